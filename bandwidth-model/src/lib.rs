@@ -1,0 +1,1 @@
+//! How many links of a video class a relay carries.

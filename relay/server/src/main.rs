@@ -1,0 +1,2 @@
+//! `castling-relay`.
+fn main() {}

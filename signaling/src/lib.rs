@@ -1,0 +1,3 @@
+//! Rooms, the web app and TURN credentials.
+
+pub mod protocol;

@@ -1,0 +1,2 @@
+//! `castling-signaling`.
+fn main() {}
