@@ -4,6 +4,8 @@
 //! `CASTLING_E2E=require` they fail instead. Tests that use a laboratory run one after the other.
 
 mod laboratory;
+mod relay;
+mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
