@@ -79,39 +79,65 @@ pub fn interface(namespace: &Namespace) -> Outcome<Interface> {
         .ok_or_else(|| Failure::new(format!("no interface counters in {text}")))
 }
 
-/// Starts to count, beside the interface, the packets that are not UDP.
+/// Starts to tell apart, beside the interface's counters, what [`Kinds`] names.
 ///
 /// # Errors
 /// nftables refuses.
-pub fn count_other(namespace: &Namespace) -> Outcome<()> {
+pub fn count_kinds(namespace: &Namespace) -> Outcome<()> {
+    // The magic cookie of STUN is the second word of the datagram, or the third behind the
+    // ChannelData header. Media has random bits there: one packet in 2^32 is misjudged.
+    let rules = |direction: &str, interface: &str| {
+        format!(
+            "{interface} {WAN} meta l4proto != udp counter name other_{direction};
+             {interface} {WAN} meta l4proto udp @th,96,32 0x2112a442 \
+               counter name stun_{direction} return;
+             {interface} {WAN} meta l4proto udp @th,128,32 0x2112a442 \
+               counter name stun_{direction};"
+        )
+    };
     namespace.nft(&format!(
-        "table inet other {{
-           counter rx {{ }}
-           counter tx {{ }}
-           chain incoming {{ type filter hook prerouting priority raw;
-             iifname {WAN} meta l4proto != udp counter name rx; }}
-           chain outgoing {{ type filter hook postrouting priority srcnat;
-             oifname {WAN} meta l4proto != udp counter name tx; }}
-         }}"
+        "table inet kinds {{
+           counter other_rx {{ }}
+           counter other_tx {{ }}
+           counter stun_rx {{ }}
+           counter stun_tx {{ }}
+           chain incoming {{ type filter hook prerouting priority raw; {} }}
+           chain outgoing {{ type filter hook postrouting priority srcnat; {} }}
+         }}",
+        rules("rx", "iifname"),
+        rules("tx", "oifname"),
     ))
 }
 
-/// What [`count_other`] has counted: IP packets that are not UDP (the page, its WebSocket, ICMP).
+/// IP packets by kind, as far as they are not media.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    /// Not UDP: the page, its WebSocket, ICMP.
+    pub other: Interface,
+    /// STUN and TURN messages, those inside ChannelData (the checks of ICE) included. Send and
+    /// Data indications count whole, with their payload.
+    pub stun: Interface,
+}
+
+/// What [`count_kinds`] has counted.
 ///
 /// # Errors
 /// It was not started.
-pub fn other(namespace: &Namespace) -> Outcome<Interface> {
-    let text = namespace.run("nft", &["-j", "list", "counters", "table", "inet", "other"])?;
+pub fn kinds(namespace: &Namespace) -> Outcome<Kinds> {
+    let text = namespace.run("nft", &["-j", "list", "counters", "table", "inet", "kinds"])?;
     let json: Value = parse(&text)?;
+    let none = || Failure::new(format!("no counters in {text}"));
     let find = |name: &str| {
         let counters = json["nftables"].as_array()?.iter().map(|entry| &entry["counter"]);
         let counter = counters.into_iter().find(|counter| counter["name"] == name)?;
         Some(Flow { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? })
     };
-    find("rx")
-        .zip(find("tx"))
-        .map(|(rx, tx)| Interface { rx, tx })
-        .ok_or_else(|| Failure::new(format!("no counters in {text}")))
+    let both = |kind: &str| {
+        let rx = find(&format!("{kind}_rx")).ok_or_else(none)?;
+        let tx = find(&format!("{kind}_tx")).ok_or_else(none)?;
+        Ok::<_, Failure>(Interface { rx, tx })
+    };
+    Ok(Kinds { other: both("other")?, stun: both("stun")? })
 }
 
 fn parse(text: &str) -> Outcome<Value> {

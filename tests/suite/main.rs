@@ -5,7 +5,9 @@
 
 mod laboratory;
 mod relay;
+mod tidy;
 mod transfer;
+mod uclient;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

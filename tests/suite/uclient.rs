@@ -1,0 +1,131 @@
+//! An independent client of another project: coturn's `turnutils_uclient` through our relay.
+
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::lab::{Lab, Network, SERVER};
+use e2e::process::installed;
+use e2e::report::{Table, say, skip};
+
+use crate::laboratory_turn;
+use crate::relay::{Relay, SECRET, Subject};
+
+/// Messages that each client sends, and clients.
+const MESSAGES: u64 = 300;
+const CLIENTS: u64 = 4;
+/// Longest run: the program adds a tail of some seconds of its own.
+const RUN_MAX: Duration = Duration::from_secs(60);
+
+/// What the program printed at its end. Its exit status is 0 even if everything was lost.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Score {
+    sent: u64,
+    received: u64,
+    lost: u64,
+}
+
+#[test]
+fn turnutils_uclient_loses_nothing_over_channels_and_indications() {
+    let Some(_turn) = laboratory_turn("uclient") else { return };
+    let subject = Subject::chosen();
+    let program = match subject.program() {
+        Ok(program) => program,
+        Err(reason) => return skip("uclient", &reason),
+    };
+    if !installed("turnutils_uclient") {
+        return skip("uclient", "needs turnutils_uclient (Debian package coturn)");
+    }
+    let mut table = Table::new(&["", "sent", "received", "lost"]);
+    // Without -s the program binds channels. -y makes two of its own clients talk to each other
+    // through two allocations; without it the peer is an echo at the given address.
+    let ways: [(&str, &[&str]); 4] = [
+        ("channels, client to client", &["-y"]),
+        ("indications, client to client", &["-y", "-s"]),
+        ("channels, client to peer", &[]),
+        ("indications, client to peer", &["-s"]),
+    ];
+    for (what, flags) in ways {
+        let lab = Lab::build(&[Network::Public; 2]).expect("laboratory");
+        let relay = Relay::start(&lab, subject, &program).expect("relay");
+        let peer = Lab::public_address(1).to_string();
+        let _echo = (!flags.contains(&"-y")).then(|| Echo::start(&lab, &peer));
+        let score = run(&lab, &peer, flags);
+        table.row(vec![
+            what.to_owned(),
+            score.sent.to_string(),
+            score.received.to_string(),
+            score.lost.to_string(),
+        ]);
+        let all = CLIENTS * MESSAGES;
+        assert!(all >= 1_000, "enough to mean something");
+        assert_eq!(score, Score { sent: all, received: all, lost: 0 }, "{what}");
+        if let Some(metrics) = relay.metrics() {
+            let refused = metrics.sum("relay_auth_failures_total", &[("reason", "bad_mac")]);
+            assert_eq!(refused.unwrap_or_default(), 0.0, "{what}: integrity failures");
+        }
+    }
+    say(&format!("turnutils_uclient through {subject:?} over UDP\n{table}"));
+}
+
+/// `turnutils_peer`, the echo that belongs to the program.
+struct Echo(std::process::Child);
+
+impl Echo {
+    fn start(lab: &Lab, at: &str) -> Self {
+        let mut command = lab.client(1).command("turnutils_peer");
+        Self(command.args(["-L", at]).spawn().expect("turnutils_peer"))
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run(lab: &Lab, peer: &str, flags: &[&str]) -> Score {
+    let (messages, clients) = (MESSAGES.to_string(), CLIENTS.to_string());
+    let mut command = Command::new("timeout");
+    let seconds = RUN_MAX.as_secs().to_string();
+    let inside = lab.client(0).command("turnutils_uclient");
+    command.arg(seconds).arg(inside.get_program()).args(inside.get_args());
+    // Every second session is the RTCP of the one before, on the port that its EVEN-PORT reserved.
+    // -W is the REST secret, -z the pause between messages in milliseconds.
+    command.args(["-u", "e2e", "-W", SECRET, "-n", &messages, "-m", &clients, "-z", "5"]);
+    command.args(["-l", "170", "-e", peer]).args(flags).arg(SERVER.to_string());
+    let output = command.output().expect("turnutils_uclient");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    score(&text).unwrap_or_else(|| panic!("no figures at the end of:\n{text}"))
+}
+
+/// The last figures in the program's output.
+fn score(text: &str) -> Option<Score> {
+    let number = |line: &str, key: &str| {
+        let rest = line.split_once(key)?.1.trim_start();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    let totals = text.lines().rfind(|line| line.contains("tot_recv_msgs="))?;
+    let lost = text.lines().rfind(|line| line.contains("Total lost packets"))?;
+    Some(Score {
+        sent: number(totals, "tot_send_msgs=")?,
+        received: number(totals, "tot_recv_msgs=")?,
+        lost: number(lost, "Total lost packets")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_figures_count() {
+        let text = "0: : start_mclient: tot_send_msgs=5, tot_recv_msgs=0\n\
+                    1: : start_mclient: msz=5, tot_send_msgs=10, tot_recv_msgs=9, tot_send_bytes\n\
+                    1: : Total lost packets 1 (10.000000%), total send dropped 0 (0.0%)\n";
+        assert_eq!(score(text), Some(Score { sent: 10, received: 9, lost: 1 }));
+        assert_eq!(score("nothing"), None);
+    }
+}
