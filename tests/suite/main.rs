@@ -3,8 +3,13 @@
 //! Tests that need what this machine lacks print `skipped: …` and return; with
 //! `CASTLING_E2E=require` they fail instead. Tests that use a laboratory run one after the other.
 
+mod browser;
+mod call;
+mod class;
 mod laboratory;
+mod model;
 mod relay;
+mod series;
 mod tidy;
 mod transfer;
 mod uclient;

@@ -1,0 +1,276 @@
+//! Counters over time. Pages, relay and kernel are read at different moments; between two readings
+//! a counter is taken to run straight, so all can be compared over one and the same window.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use e2e::namespace::Namespace;
+use e2e::{Failure, Outcome, counters, scrape};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Seen from the relay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    /// Into the relay: what the pages send.
+    In,
+    /// Out of it: what they receive.
+    Out,
+}
+
+impl Direction {
+    /// Both, in the order of their discriminants.
+    pub const BOTH: [Self; 2] = [Self::In, Self::Out];
+}
+
+/// Each end of a window is an average over this many milliseconds: video comes in bursts, and a
+/// burst between two readings must not decide.
+const EDGE_MS: f64 = 2_000.0;
+/// Points of such an average.
+const EDGE_POINTS: u32 = 40;
+
+/// A span of time, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    begin: f64,
+    end: f64,
+}
+
+impl Window {
+    /// Length between the middles of its edges.
+    pub fn seconds(self) -> f64 {
+        (self.end - self.begin - EDGE_MS) / 1000.0
+    }
+}
+
+/// One counter, read again and again: (milliseconds since 1970, value).
+#[derive(Debug, Default)]
+pub struct Series(Vec<(f64, f64)>);
+
+impl Series {
+    /// How much it grew over `window`, which its readings must cover.
+    pub fn over(&self, window: Window) -> f64 {
+        self.around(window.end - EDGE_MS) - self.around(window.begin)
+    }
+
+    /// Mean over the edge that begins at `time`.
+    fn around(&self, time: f64) -> f64 {
+        let points = (0..EDGE_POINTS).map(|point| f64::from(point) / f64::from(EDGE_POINTS));
+        points.map(|part| self.at(time + part * EDGE_MS)).sum::<f64>() / f64::from(EDGE_POINTS)
+    }
+
+    fn at(&self, time: f64) -> f64 {
+        let next = self.0.partition_point(|(at, _)| *at <= time);
+        let [(before, low), (after, high)] = self.0[next - 1..=next] else {
+            unreachable!("a slice of two")
+        };
+        low + (high - low) * (time - before) / (after - before)
+    }
+
+    fn push(&mut self, at: f64, value: f64) {
+        self.0.push((at, value));
+    }
+
+    fn first(&self) -> f64 {
+        self.0.first().map_or(f64::INFINITY, |(at, _)| *at)
+    }
+
+    fn last(&self) -> f64 {
+        self.0.last().map_or(f64::NEG_INFINITY, |(at, _)| *at)
+    }
+}
+
+/// Bytes and packets of a link's end in one direction.
+#[derive(Debug, Default)]
+pub struct FlowSeries {
+    pub bytes: Series,
+    pub packets: Series,
+}
+
+/// A link as one of its ends saw it.
+#[derive(Debug, Default)]
+pub struct End {
+    flows: [FlowSeries; 2],
+    pub frames: Series,
+    relayed: Vec<bool>,
+    own_leg: Vec<bool>,
+}
+
+impl End {
+    pub fn flow(&self, direction: Direction) -> &FlowSeries {
+        &self.flows[direction as usize]
+    }
+
+    /// What the page said last.
+    pub fn relayed(&self) -> bool {
+        self.relayed.last().copied().unwrap_or_default()
+    }
+
+    /// Whether this end used an allocation of its own, as the page said last.
+    pub fn own_leg(&self) -> bool {
+        self.own_leg.last().copied().unwrap_or_default()
+    }
+}
+
+/// Everything that was read in one run.
+#[derive(Debug)]
+pub struct Recording {
+    pages: Vec<BTreeMap<String, End>>,
+    badges: Vec<Vec<String>>,
+    relay: [Series; 2],
+    kernel: [Series; 2],
+    stun: [Series; 2],
+    relay_links: u64,
+}
+
+/// What `call.ts` tells of a page. Unknown fields are the page's business.
+#[derive(Deserialize)]
+struct Sample {
+    person: usize,
+    at: f64,
+    links: Vec<Link>,
+    badges: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Link {
+    name: String,
+    relayed: Option<bool>,
+    own_leg: bool,
+    bytes_sent: f64,
+    bytes_received: f64,
+    packets_sent: f64,
+    packets_received: f64,
+    frames_decoded: f64,
+}
+
+impl Recording {
+    pub fn new(people: usize) -> Self {
+        Self {
+            pages: (0..people).map(|_| BTreeMap::new()).collect(),
+            badges: vec![Vec::new(); people],
+            relay: <[Series; 2]>::default(),
+            kernel: <[Series; 2]>::default(),
+            stun: <[Series; 2]>::default(),
+            relay_links: 0,
+        }
+    }
+
+    /// Reads the kernel's counters and the relay's once.
+    pub fn look_at_server(&mut self, server: &Namespace, relay: SocketAddr) -> Outcome<()> {
+        let (at, (all, kinds)) =
+            timed(|| Ok((counters::interface(server)?, counters::kinds(server)?)))?;
+        let (udp, stun) = (all - kinds.other, kinds.stun);
+        for (nth, (udp, stun)) in [(udp.rx, stun.rx), (udp.tx, stun.tx)].into_iter().enumerate() {
+            self.kernel[nth].push(at, udp.bytes as f64);
+            self.stun[nth].push(at, stun.bytes as f64);
+        }
+        let (at, metrics) = timed(|| scrape::metrics(server, relay))?;
+        for (series, direction) in self.relay.iter_mut().zip(["rx", "tx"]) {
+            let bytes = metrics.count("relay_wire_bytes_total", &[("direction", direction)])?;
+            series.push(at, bytes as f64);
+        }
+        self.relay_links = metrics.count("relay_links", &[])?;
+        Ok(())
+    }
+
+    /// Takes the samples among `events`.
+    pub fn hear(&mut self, events: Vec<Value>) -> Outcome<()> {
+        for event in events.into_iter().filter(|event| event["event"] == "sample") {
+            let sample: Sample = serde_json::from_value(event)
+                .map_err(|error| Failure::new(format!("a page's sample: {error}")))?;
+            for link in sample.links {
+                let end = self.pages[sample.person].entry(link.name).or_default();
+                let [sent, received] = &mut end.flows;
+                sent.bytes.push(sample.at, link.bytes_sent);
+                sent.packets.push(sample.at, link.packets_sent);
+                received.bytes.push(sample.at, link.bytes_received);
+                received.packets.push(sample.at, link.packets_received);
+                end.frames.push(sample.at, link.frames_decoded);
+                end.relayed.push(link.relayed.unwrap_or_default());
+                end.own_leg.push(link.own_leg);
+            }
+            self.badges[sample.person] = sample.badges;
+        }
+        Ok(())
+    }
+
+    /// The longest span that every counter covers.
+    pub fn window(&self) -> Window {
+        let ends = self.pages.iter().flatten().map(|(_, end)| &end.frames);
+        let all: Vec<_> =
+            self.relay.iter().chain(&self.kernel).chain(&self.stun).chain(ends).collect();
+        Window {
+            begin: all.iter().map(|series| series.first()).fold(f64::NEG_INFINITY, f64::max),
+            // Readings must lie on both sides of the end.
+            end: all.iter().map(|series| series.last()).fold(f64::INFINITY, f64::min) - 1.0,
+        }
+    }
+
+    /// Every person's links, by the name of the other end.
+    pub fn ends(&self) -> impl Iterator<Item = (usize, &BTreeMap<String, End>)> {
+        self.pages.iter().enumerate()
+    }
+
+    /// How many badges of a person said that a link is relayed, when last seen.
+    pub fn relayed_badges(&self, person: usize) -> usize {
+        let relayed = |text: &&String| text.to_lowercase().contains("relay");
+        self.badges[person].iter().filter(relayed).count()
+    }
+
+    pub fn relay(&self, direction: Direction) -> &Series {
+        &self.relay[direction as usize]
+    }
+
+    /// UDP packets of the server's interface, with IP headers.
+    pub fn kernel(&self, direction: Direction) -> &Series {
+        &self.kernel[direction as usize]
+    }
+
+    /// Those of them that are STUN: requests of clients, and the checks of ICE on every path.
+    pub fn stun(&self, direction: Direction) -> &Series {
+        &self.stun[direction as usize]
+    }
+
+    /// K as the relay saw it last.
+    pub fn relay_links(&self) -> u64 {
+        self.relay_links
+    }
+}
+
+/// What `read` answers, with the middle of the time that it took.
+fn timed<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<(f64, T)> {
+    let before = milliseconds();
+    let answer = read()?;
+    Ok(((before + milliseconds()) / 2.0, answer))
+}
+
+fn milliseconds() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    since.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_are_interpolated() {
+        let series = Series(vec![(0.0, 10.0), (10.0, 20.0), (20.0, 60.0)]);
+        assert_eq!([0.0, 5.0, 15.0].map(|time| series.at(time)), [10.0, 15.0, 40.0]);
+    }
+
+    #[test]
+    fn a_steady_counter_grows_by_its_rate_over_any_window() {
+        let steady = |step: f64| {
+            Series((0..200).map(|nth| f64::from(nth) * step).map(|at| (at, 3.0 * at)).collect())
+        };
+        let window = Window { begin: 1_234.0, end: 9_876.0 };
+        for step in [50.0, 77.0] {
+            let rate = steady(step).over(window) / window.seconds();
+            assert!((rate - 3_000.0).abs() < 1e-6, "{rate}");
+        }
+    }
+}
