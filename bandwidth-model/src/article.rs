@@ -10,8 +10,8 @@ use crate::ratio::Ratio;
 use crate::units::{BitsPerSec, Bytes, Seconds};
 
 /// How a page or table labels these figures.
-pub const LABEL: &str = "2021 article: S x B each way, everyone relayed, no overhead; \
-    each way is half of what the interface carries";
+pub const LABEL: &str = "S × B each way, everyone relayed, B = one stream as encoded; \
+    half of what the relay's interface carries";
 
 /// The article's upload, and equally download, of the relay: S·B, half of the true 2·S·B.
 ///

@@ -65,6 +65,7 @@ pub mod rates;
 pub mod ratio;
 pub mod schedule;
 pub mod sfu;
+pub mod table;
 pub mod units;
 pub mod vectors;
 pub mod wire;

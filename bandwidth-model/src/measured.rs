@@ -1,10 +1,12 @@
 //! A relay's counters against the model: did it carry what was predicted?
 
 use crate::error::ModelError;
+use crate::links::Room;
 use crate::plan::Plan;
 use crate::rates::{Sender, relay_rate_unequal};
 use crate::ratio::Ratio;
-use crate::units::{BitsPerSec, Bytes, LinkCount, Seconds};
+use crate::units::{Bytes, LinkCount, Seconds};
+use crate::wire::UDP_BYTES;
 
 /// What a relay counted over some time: the growth of its counters, in wire bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,22 +19,41 @@ pub struct Measured {
     pub wire_tx: Bytes,
 }
 
-/// The two streams of one relayed link, as measured at its ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RelayedLink {
-    /// Wire rate of one end's stream.
-    pub forth: BitsPerSec,
-    /// Wire rate of the other end's stream.
-    pub back: BitsPerSec,
-}
-
-/// What the model expects a relay to count: every stream once in and once out.
+/// What the model expects a relay to count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Expected {
     /// K.
     pub relayed_links: LinkCount,
-    /// Received, and equally sent, by the relay.
-    pub wire_each_way: Bytes,
+    /// Received by the relay.
+    pub wire_rx: Bytes,
+    /// Sent by the relay.
+    pub wire_tx: Bytes,
+}
+
+/// One direction of a relayed link, as its sender counted it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RelayedStream {
+    /// UDP datagrams.
+    pub datagrams: u64,
+    /// What they carried in all, without TURN's framing.
+    pub payload: Bytes,
+    /// TURN framing of each datagram from the sender to the relay; 0 if the sender is a peer.
+    pub framing_in_bytes: u64,
+    /// TURN framing of each datagram from the relay to the receiver; 0 if that is a peer.
+    pub framing_out_bytes: u64,
+}
+
+/// Equal datagrams on every stream of a room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EqualTraffic {
+    /// Datagrams of each one-way stream.
+    pub datagrams: u64,
+    /// Bytes that each carries.
+    pub payload_bytes: u64,
+    /// TURN framing on client legs, such as [`crate::wire::CHANNEL_DATA_BYTES`].
+    pub framing_bytes: u64,
+    /// IP header, such as [`crate::wire::IPV4_BYTES`].
+    pub ip_bytes: u64,
 }
 
 impl Expected {
@@ -41,31 +62,60 @@ impl Expected {
     /// # Errors
     /// [`ModelError::TooLarge`].
     pub fn from_plan(plan: &Plan, time: Seconds) -> Result<Self, ModelError> {
-        let wire_each_way = plan.relay.egress.bps.lasting(time)?;
-        Ok(Self { relayed_links: plan.links.relayed, wire_each_way })
+        Ok(Self {
+            relayed_links: plan.links.relayed,
+            wire_rx: plan.relay.ingress.bps.lasting(time)?,
+            wire_tx: plan.relay.egress.bps.lasting(time)?,
+        })
     }
 
-    /// From what people sent, each at the same rate to everybody else.
+    /// From the wire rate of each person, the same towards everybody else.
     ///
     /// # Errors
     /// Too many senders, or [`ModelError::TooLarge`].
     pub fn from_senders(senders: &[Sender], time: Seconds) -> Result<Self, ModelError> {
         let blocked = senders.iter().filter(|sender| sender.blocked).count() as u64;
-        let room = crate::Room::new(senders.len() as u64, blocked)?;
-        let wire_each_way = relay_rate_unequal(senders)?.lasting(time)?;
-        Ok(Self { relayed_links: room.relayed(), wire_each_way })
+        let room = Room::new(senders.len() as u64, blocked)?;
+        let each_way = relay_rate_unequal(senders)?.lasting(time)?;
+        Ok(Self { relayed_links: room.relayed(), wire_rx: each_way, wire_tx: each_way })
     }
 
-    /// From the two rates of every relayed link.
+    /// From the streams of `relayed_links` links, counted at their ends, both of each link.
     ///
     /// # Errors
     /// [`ModelError::TooLarge`].
-    pub fn from_links(links: &[RelayedLink], time: Seconds) -> Result<Self, ModelError> {
-        let rate = links
-            .iter()
-            .try_fold(BitsPerSec::ZERO, |sum, link| sum.plus(link.forth)?.plus(link.back))?;
-        let relayed_links = LinkCount::new(links.len() as u64);
-        Ok(Self { relayed_links, wire_each_way: rate.lasting(time)? })
+    pub fn from_streams(
+        relayed_links: LinkCount,
+        streams: &[RelayedStream],
+        ip_bytes: u64,
+    ) -> Result<Self, ModelError> {
+        let (mut wire_rx, mut wire_tx) = (Bytes::ZERO, Bytes::ZERO);
+        for stream in streams {
+            let headers = |framing| -> Result<Bytes, ModelError> {
+                let each = Bytes::new(ip_bytes).plus(Bytes::new(UDP_BYTES))?;
+                each.plus(Bytes::new(framing))?.times(u128::from(stream.datagrams))
+            };
+            wire_rx = wire_rx.plus(stream.payload)?.plus(headers(stream.framing_in_bytes)?)?;
+            wire_tx = wire_tx.plus(stream.payload)?.plus(headers(stream.framing_out_bytes)?)?;
+        }
+        Ok(Self { relayed_links, wire_rx, wire_tx })
+    }
+
+    /// From known traffic: N·(2·K·(payload + headers) + (K1 + 2·K2)·framing) each way, since each
+    /// client leg carries one framed stream in either direction.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`].
+    pub fn from_equal_traffic(room: Room, traffic: &EqualTraffic) -> Result<Self, ModelError> {
+        let client_legs = room.one_sided().count() + 2 * room.two_sided().count();
+        let datagram = Bytes::new(traffic.payload_bytes)
+            .plus(Bytes::new(traffic.ip_bytes))?
+            .plus(Bytes::new(UDP_BYTES))?;
+        let each_way = datagram
+            .times(2 * u128::from(room.relayed().count()))?
+            .plus(Bytes::new(traffic.framing_bytes).times(u128::from(client_legs))?)?
+            .times(u128::from(traffic.datagrams))?;
+        Ok(Self { relayed_links: room.relayed(), wire_rx: each_way, wire_tx: each_way })
     }
 }
 
@@ -90,8 +140,8 @@ impl Difference {
             i128::from(measured.relayed_links.count()) - i128::from(expected.relayed_links.count());
         Ok(Self {
             links,
-            rx: relative(measured.wire_rx, expected.wire_each_way)?,
-            tx: relative(measured.wire_tx, expected.wire_each_way)?,
+            rx: relative(measured.wire_rx, expected.wire_rx)?,
+            tx: relative(measured.wire_tx, expected.wire_tx)?,
         })
     }
 
@@ -122,6 +172,7 @@ fn relative(measured: Bytes, expected: Bytes) -> Result<Option<Ratio>, ModelErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::BitsPerSec;
 
     fn expected() -> Expected {
         let sender = |blocked| Sender { blocked, rate: BitsPerSec::new(1000) };
@@ -144,9 +195,40 @@ mod tests {
 
     #[test]
     fn two_links_of_two_streams_each_are_expected() {
-        let links = [RelayedLink { forth: BitsPerSec::new(1000), back: BitsPerSec::new(1000) }; 2];
-        assert_eq!(Expected::from_links(&links, Seconds::new(10)), Ok(expected()));
-        assert_eq!(expected().wire_each_way, Bytes::new(5000));
+        assert_eq!(
+            expected(),
+            Expected {
+                relayed_links: LinkCount::new(2),
+                wire_rx: Bytes::new(5000),
+                wire_tx: Bytes::new(5000),
+            }
+        );
+    }
+
+    #[test]
+    fn equal_traffic_equals_the_sum_of_its_streams() {
+        let traffic =
+            EqualTraffic { datagrams: 7, payload_bytes: 100, framing_bytes: 4, ip_bytes: 20 };
+        let framing = |blocked| if blocked { 4 } else { 0 };
+        for (people, blocked) in [(2, 1), (2, 2), (3, 1), (5, 3), (6, 0)] {
+            let room = Room::new(people, blocked).unwrap();
+            let mut streams = Vec::new();
+            for from in 0..people {
+                for to in (0..people).filter(|&to| to != from && from.min(to) < blocked) {
+                    streams.push(RelayedStream {
+                        datagrams: 7,
+                        payload: Bytes::new(700),
+                        framing_in_bytes: framing(from < blocked),
+                        framing_out_bytes: framing(to < blocked),
+                    });
+                }
+            }
+            assert_eq!(
+                Expected::from_equal_traffic(room, &traffic),
+                Expected::from_streams(room.relayed(), &streams, 20),
+                "P={people} T={blocked}"
+            );
+        }
     }
 
     #[test]
@@ -166,7 +248,7 @@ mod tests {
 
     #[test]
     fn traffic_where_none_is_expected_is_never_within() {
-        let silent = Expected::from_links(&[], Seconds::new(10)).unwrap();
+        let silent = Expected::from_senders(&[], Seconds::new(10)).unwrap();
         assert!(is_within(measured(0, 0, 0), silent));
         assert!(!is_within(measured(0, 1, 0), silent));
     }

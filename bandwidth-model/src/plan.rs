@@ -155,10 +155,12 @@ pub struct Expectation {
     pub p90_relayed_links: LinkCount,
     /// Ingress, and equally egress, on average: 2·E\[K\]·b.
     pub mean_egress_bps: BitsPerSec,
-    /// Ingress, and equally egress, at the p90 of K.
-    pub p90_egress: Flow,
     /// Egress of all meetings of a month, on average.
     pub mean_egress_bytes_per_month: Bytes,
+    /// Ingress, and equally egress, at the p90 of K.
+    pub p90_egress_bps: BitsPerSec,
+    /// The same over one meeting. A whole month varies less than its meetings, so it has none.
+    pub p90_egress_bytes_per_meeting: Bytes,
 }
 
 impl Plan {
@@ -267,8 +269,9 @@ fn expectation(class: &Class, chance: Chance, b: BitsPerSec) -> Result<Expectati
         mean_relayed_links: six_decimals(mean),
         p90_relayed_links: p90,
         mean_egress_bps: BitsPerSec::nearest(mean_bps)?,
-        p90_egress: Flow::of(p90_rate, class)?,
         mean_egress_bytes_per_month: Bytes::nearest(mean_bps * month_s / 8.0)?,
+        p90_egress_bps: p90_rate,
+        p90_egress_bytes_per_meeting: p90_rate.lasting(class.meeting)?,
     })
 }
 
