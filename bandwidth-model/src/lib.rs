@@ -61,6 +61,7 @@ pub mod nat;
 pub mod plan;
 pub mod posterior;
 pub mod price;
+mod question;
 pub mod rates;
 pub mod ratio;
 pub mod schedule;

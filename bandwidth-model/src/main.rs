@@ -130,7 +130,7 @@ fn run_vectors(file: &Path) -> ExitCode {
     }
 }
 
-/// Writes a result; a reader that went away (`| head`) is told from a full disk by its silence.
+/// Writes a result. A reader that has read enough (`| head`) is no failure; a full disk is.
 fn print(text: &str, status: ExitCode) -> ExitCode {
     match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -172,6 +172,9 @@ impl Plan {
 
     /// The canonical JSON: UTF-8, two spaces of indentation, keys in the order of the fields, a
     /// final newline. `castling-plan --json` prints it and `GET /api/plan` answers it.
+    ///
+    /// Counts, rates and volumes are exact integers; in rooms of thousands they pass 2^53, which
+    /// a reader that keeps numbers as floats must know.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = serde_json::to_string_pretty(self)

@@ -41,7 +41,7 @@ impl Ratio {
         Ok(Self { numerator, denominator: 1 })
     }
 
-    /// The exact value of a decimal such as `0.02`, `-3` or `1.5e6`: 0.1 is one tenth.
+    /// The exact value of a decimal such as `0.02`, `.5`, `-3` or `1.5e6`: 0.1 is one tenth.
     ///
     /// # Errors
     /// [`ModelError::NotADecimal`] for other text, or more than 30 digits or decimal places.
@@ -182,8 +182,13 @@ fn parse_decimal(text: &str) -> Option<Ratio> {
         Some(rest) => (true, rest),
         None => (false, mantissa),
     };
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
-    if whole.is_empty() || fraction.is_empty() || whole.len() + fraction.len() > DIGITS_MAX {
+    let (whole, fraction) = match unsigned.split_once('.') {
+        Some((_, "")) => return None,
+        Some(("", fraction)) => ("0", fraction),
+        Some(both) => both,
+        None => (unsigned, ""),
+    };
+    if whole.is_empty() || whole.len() + fraction.len() > DIGITS_MAX {
         return None;
     }
     let mut digits: i128 = 0;
@@ -219,7 +224,9 @@ mod tests {
         assert_eq!(Ratio::from_decimal("-2.50"), Ok(ratio(-5, 2)));
         assert_eq!(Ratio::from_decimal("1.5e6"), Ok(ratio(1_500_000, 1)));
         assert_eq!(Ratio::from_decimal("1e-09"), Ok(ratio(1, 1_000_000_000)));
-        for bad in ["", ".", "1.", ".5", "1,5", "+1", " 1", "inf", "1e", "1e99", "0x1", "--1"] {
+        assert_eq!(Ratio::from_decimal(".3"), Ok(ratio(3, 10)));
+        for bad in ["", ".", "1.", "-", "-.", "1,5", "+1", " 1", "inf", "1e", "1e99", "0x1", "--1"]
+        {
             assert_eq!(Ratio::from_decimal(bad), Err(ModelError::NotADecimal), "{bad:?}");
         }
         assert!(Ratio::from_decimal(&"9".repeat(31)).is_err());

@@ -206,6 +206,16 @@ impl From<ModelError> for Failure {
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_function_has_a_row() {
+        let files =
+            [include_str!("../tests/vectors.csv"), include_str!("../tests/vectors_own.csv")];
+        let rows: Vec<_> = files.into_iter().flat_map(|file| csv::rows(file).unwrap()).collect();
+        for name in functions::names() {
+            assert!(rows.iter().any(|row| row[1] == name), "{name}");
+        }
+    }
+
     /// A runner that cannot fail proves nothing.
     #[test]
     fn every_row_fails_when_its_expectation_moves() {

@@ -82,7 +82,7 @@ fn bad_input_gets_one_line_and_status_2() {
         (&[][..], "castling-plan: people: missing; try castling-plan --help\n"),
         (&["--people", "-1"], "castling-plan: people: \"-1\" is not a number of people"),
         (&["--people=5", "--relayed=6"], "castling-plan: relayed: \"6\" is not "),
-        (&["--people=5", "--video=1MB"], "castling-plan: video: \"1MB\" is not a rate such as"),
+        (&["--people=5", "--video=1MB"], "castling-plan: video: \"1MB\" is not a rate of"),
         (
             &["--people=5", "--blocked-share=.1", "--relayed-links-share=.1"],
             "castling-plan: blocked-",

@@ -23,6 +23,12 @@ pub(super) fn named(name: &str) -> Option<Function> {
     FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, function)| *function)
 }
 
+/// All names.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|(name, _)| *name)
+}
+
 const FUNCTIONS: &[(&str, Function)] = &[
     // Counts
     ("links_total", |i| Number::links(Room::new(i.people()?, 0)?.links())),
