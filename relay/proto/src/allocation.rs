@@ -1,0 +1,244 @@
+//! An allocation with its permissions, channels and every lifetime.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::Now;
+use crate::address::{ChannelNumber, ClientAddr, Family, RelayAddr};
+use crate::attribute::ReservationToken;
+use crate::auth::Owner;
+use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
+use crate::stun::TransactionId;
+use crate::traffic::Carried;
+
+/// How long a permission lasts (RFC 8656 §9).
+pub const PERMISSION_LIFETIME_MS: u64 = 300_000;
+/// How long a channel lasts (RFC 8656 §12).
+pub const CHANNEL_LIFETIME_MS: u64 = 600_000;
+/// How long after the last payload a link still counts as carrying.
+pub const CARRYING_S: u32 = 10;
+/// How many peers without a channel are told apart when links are counted.
+const FLOWS: usize = 4;
+
+/// One relayed port and all that hangs on it (RFC 8656 §3.2).
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    /// The 5-tuple.
+    pub client: ClientAddr,
+    /// Who may change it.
+    pub owner: Owner,
+    /// `None` until the edge has opened the port.
+    pub relayed: Option<RelayAddr>,
+    /// Family of the relayed address.
+    pub family: Family,
+    /// When it ends, unless refreshed.
+    pub expires_ms: u64,
+    /// Of the Allocate, so that its retransmission gets the same answer.
+    pub transaction_id: TransactionId,
+    /// Lifetime that the Allocate was granted.
+    pub granted_s: u32,
+    /// Names the next port, if it was reserved.
+    pub reserved: Option<ReservationToken>,
+    /// What it carried.
+    pub carried: Carried,
+    permissions: Vec<Permission>,
+    channels: Vec<Channel>,
+    flows: [Option<Flow>; FLOWS],
+}
+
+/// Lets one peer address through, whatever its port (RFC 8656 §9).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Permission {
+    ip: IpAddr,
+    expires_ms: u64,
+    /// The address is nobody's but the peer's, so that its port need not be judged.
+    pub any_port: bool,
+}
+
+/// A peer with a number (RFC 8656 §12).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channel {
+    pub number: ChannelNumber,
+    expires_ms: u64,
+    pub flow: Flow,
+}
+
+impl Channel {
+    pub fn is_live(&self, now: Now) -> bool {
+        now.mono_ms < self.expires_ms
+    }
+}
+
+/// When payload last went to a peer and came from it; STUN does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub peer: SocketAddr,
+    /// The peer is another allocation of this server.
+    pub relay: Option<RelayAddr>,
+    to_s: Option<u32>,
+    from_s: Option<u32>,
+}
+
+impl Flow {
+    pub fn new(peer: SocketAddr, relay: Option<RelayAddr>) -> Self {
+        Self { peer, relay, to_s: None, from_s: None }
+    }
+
+    pub fn saw(&mut self, now: Now, direction: Direction) {
+        match direction {
+            Direction::ToPeer => self.to_s = Some(now.second()),
+            Direction::FromPeer => self.from_s = Some(now.second()),
+        }
+    }
+
+    /// Payload went both ways within [`CARRYING_S`].
+    pub fn is_carrying(&self, now: Now) -> bool {
+        let recent = |at: Option<u32>| at.is_some_and(|at| now.second() - at <= CARRYING_S);
+        recent(self.to_s) && recent(self.from_s)
+    }
+
+    fn last_s(&self) -> Option<u32> {
+        self.to_s.max(self.from_s)
+    }
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Direction {
+    ToPeer,
+    FromPeer,
+}
+
+impl Allocation {
+    /// An allocation whose port is yet to be opened.
+    pub fn new(
+        client: ClientAddr,
+        owner: Owner,
+        family: Family,
+        granted_s: u32,
+        transaction_id: TransactionId,
+        reserved: Option<ReservationToken>,
+        now: Now,
+    ) -> Self {
+        Self {
+            client,
+            owner,
+            relayed: None,
+            family,
+            expires_ms: now.after_s(granted_s),
+            transaction_id,
+            granted_s,
+            reserved,
+            carried: Carried::default(),
+            permissions: Vec::new(),
+            channels: Vec::new(),
+            flows: [None; FLOWS],
+        }
+    }
+
+    pub fn is_live(&self, now: Now) -> bool {
+        now.mono_ms < self.expires_ms
+    }
+
+    /// Installs or refreshes permissions for all of `peers`, or none if there is no room.
+    ///
+    /// The flag beside a peer is [`Permission::any_port`].
+    pub fn permit(
+        &mut self,
+        now: Now,
+        peers: &[(IpAddr, bool)],
+        limit: usize,
+    ) -> Result<(), Invalid> {
+        self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
+        let known = |ip: &IpAddr| self.permissions.iter().any(|permission| permission.ip == *ip);
+        let is_new = |at: usize, ip: &IpAddr| {
+            !known(ip) && !peers.iter().take(at).any(|(earlier, _)| earlier == ip)
+        };
+        let new = peers.iter().enumerate().filter(|(at, (ip, _))| is_new(*at, ip)).count();
+        if self.permissions.len() + new > limit {
+            return Err(NO_CAPACITY);
+        }
+        let expires_ms = now.mono_ms + PERMISSION_LIFETIME_MS;
+        self.permissions.reserve_exact(new);
+        for &(ip, any_port) in peers {
+            match self.permissions.iter_mut().find(|permission| permission.ip == ip) {
+                Some(permission) => permission.expires_ms = expires_ms,
+                None => self.permissions.push(Permission { ip, expires_ms, any_port }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The live permission for this address.
+    pub fn permission(&self, now: Now, ip: IpAddr) -> Option<Permission> {
+        let mut live = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
+        live.find(|permission| permission.ip == ip).copied()
+    }
+
+    /// Binds or refreshes a channel (RFC 8656 §12.2).
+    pub fn bind(
+        &mut self,
+        now: Now,
+        number: ChannelNumber,
+        flow: Flow,
+        limit: usize,
+    ) -> Result<(), Invalid> {
+        self.channels.retain(|channel| channel.is_live(now));
+        let same =
+            |channel: &&mut Channel| channel.number == number || channel.flow.peer == flow.peer;
+        let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
+        let is_full = self.channels.len() >= limit;
+        match self.channels.iter_mut().find(same) {
+            Some(channel) if channel.number == number && channel.flow.peer == flow.peer => {
+                channel.expires_ms = expires_ms;
+            }
+            Some(_) => return Err(BAD_REQUEST),
+            None if is_full => return Err(NO_CAPACITY),
+            None => {
+                self.channels.reserve_exact(1);
+                let flow = self.take_flow(flow.peer).unwrap_or(flow);
+                self.channels.push(Channel { number, expires_ms, flow });
+            }
+        }
+        Ok(())
+    }
+
+    /// The channel of this number, live or just expired.
+    pub fn channel(&mut self, number: ChannelNumber) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| channel.number == number)
+    }
+
+    /// The live channel of this peer.
+    pub fn channel_of(&mut self, now: Now, peer: SocketAddr) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|it| it.flow.peer == peer && it.is_live(now))
+    }
+
+    /// The record of a peer without a channel; the one idle for longest makes room.
+    pub fn flow(&mut self, peer: SocketAddr, relay: Option<RelayAddr>) -> &mut Flow {
+        let known = self.flows.iter().position(|it| it.is_some_and(|flow| flow.peer == peer));
+        let at = known.unwrap_or_else(|| {
+            let idle =
+                |at: &usize| self.flows.get(*at).copied().flatten().and_then(|it| it.last_s());
+            (0..FLOWS).min_by_key(idle).unwrap_or(0)
+        });
+        let slot = &mut self.flows[at];
+        let kept = slot.filter(|flow| flow.peer == peer);
+        slot.insert(kept.unwrap_or(Flow::new(peer, relay)))
+    }
+
+    /// Live permissions and channels.
+    pub fn live_counts(&self, now: Now) -> (usize, usize) {
+        let permissions = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms).count();
+        (permissions, self.channels.iter().filter(|channel| channel.is_live(now)).count())
+    }
+
+    /// The peers that payload goes to and comes from.
+    pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
+        let bound = self.channels.iter().map(|channel| &channel.flow);
+        bound.chain(self.flows.iter().flatten()).filter(move |flow| flow.is_carrying(now))
+    }
+
+    /// Removes the record of a peer that gets a channel, so that it is not counted twice.
+    fn take_flow(&mut self, peer: SocketAddr) -> Option<Flow> {
+        self.flows.iter_mut().find(|it| it.is_some_and(|flow| flow.peer == peer))?.take()
+    }
+}

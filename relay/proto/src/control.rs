@@ -1,0 +1,376 @@
+//! Requests: everything that asks for an answer, and every answer.
+
+use std::cmp::Reverse;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Now;
+use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
+use crate::allocation::{Allocation, Flow};
+use crate::attribute::{self as attr, ReservationToken};
+use crate::auth::{Authenticated, Owner, Refusal, authenticate, user_of};
+use crate::credential::LongTermKey;
+use crate::policy::Judgement;
+use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
+use crate::request::{
+    self, ALLOCATION_MISMATCH, Allocate, FAMILY_MISMATCH, FORBIDDEN, Invalid, PortWish, Refresh,
+    WRONG_CREDENTIALS,
+};
+use crate::stun::{Class, Message, Method, Writer};
+use crate::traffic::DropReason;
+
+impl Relay {
+    /// A STUN message on a listener.
+    pub(crate) fn stun<'b>(&mut self, now: Now, from: ClientAddr, bytes: &'b [u8]) -> Verdict<'b> {
+        let Ok(message) = Message::parse(bytes) else {
+            return self.refuse(DropReason::Malformed);
+        };
+        match (message.class, message.method) {
+            (Class::Indication, Some(Method::Send)) => self.send_indication(now, from, &message),
+            // A client that keeps its NAT open this way wants no answer (RFC 8489 §6.3.2).
+            (Class::Indication, Some(Method::Binding)) => Verdict::Control,
+            (Class::Request, Some(Method::Binding)) => self.binding(from, &message),
+            (Class::Request, Some(method)) if !matches!(method, Method::Send | Method::Data) => {
+                self.request(now, from, method, &message)
+            }
+            _ => self.refuse(DropReason::Malformed),
+        }
+    }
+
+    /// Binding (RFC 8489 §6.3.1): which address do you see?
+    pub(crate) fn binding(&mut self, from: ClientAddr, message: &Message<'_>) -> Verdict<'static> {
+        let asked = message.class == Class::Request && message.method == Some(Method::Binding);
+        if !asked || self.is_no_client(from) {
+            return self.refuse(DropReason::Malformed);
+        }
+        match request::check_understood(message) {
+            Ok(()) => self.succeed(from, Method::Binding, message, None, |reply| {
+                reply.xor_address(attr::XOR_MAPPED_ADDRESS, from.remote)
+            }),
+            Err(invalid) => self.fail(from, Method::Binding, message, invalid, None),
+        }
+        Verdict::Control
+    }
+
+    /// The port that an allocation waits for is open; `relayed` is what the client is told.
+    ///
+    /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
+    pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
+        let Some(allocation) = self.table.open(id, relayed) else {
+            self.effects.push_back(Queued::ClosePort { id });
+            return;
+        };
+        let deadline = (allocation.expires_ms, id);
+        self.deadlines.push(Reverse(deadline));
+        self.counters.allocations_opened += 1;
+        self.answer_allocate(id);
+    }
+
+    /// The port that an allocation waits for cannot be had.
+    pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        let Some(allocation) = self.table.remove(id) else { return };
+        let code = match why {
+            PortFailure::Quota => 486,
+            PortFailure::Capacity => 508,
+            PortFailure::Family => 440,
+        };
+        let to = allocation.client;
+        self.count_request(Method::Allocate, code);
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        Writer::new(&mut bytes, Method::Allocate, Class::Error, allocation.transaction_id)
+            .error_code(code)
+            .integrity(&allocation.owner.key)
+            .finish();
+        self.reply(to, bytes);
+    }
+
+    /// A request that needs a user, checked in the order of RFC 8489 §9.2.4 and RFC 8656 §5.
+    fn request(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        method: Method,
+        message: &Message<'_>,
+    ) -> Verdict<'static> {
+        if self.is_no_client(from) {
+            return self.refuse(DropReason::Malformed);
+        }
+        let found = self.table.by_client(from).map(|(id, it)| (id, it.is_live(now)));
+        if let Some((id, false)) = found {
+            self.close(id, Closed::Expired);
+        }
+        let owner = self.table.by_client(from).map(|(_, allocation)| allocation.owner.clone());
+        let credentials = &self.settings.credentials;
+        match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
+            Err(refusal) => self.challenge(now, from, method, message, refusal),
+            Ok(proven) => {
+                let key = proven.key;
+                if let Err(invalid) = self.perform(now, from, method, proven) {
+                    self.fail(from, method, message, invalid, Some(&key));
+                }
+            }
+        }
+        Verdict::Control
+    }
+
+    fn perform(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        method: Method,
+        proven: Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        request::check_understood(&proven.request)?;
+        let id = match self.table.by_client(from) {
+            Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
+                return Err(WRONG_CREDENTIALS);
+            }
+            Some((id, _)) => Some(id),
+            None => None,
+        };
+        match (method, id) {
+            (Method::Allocate, Some(id)) => self.allocate_again(id, &proven),
+            (Method::Allocate, None) => self.allocate(now, from, proven),
+            (_, None) => Err(ALLOCATION_MISMATCH),
+            (Method::Refresh, Some(id)) => self.refresh(now, id, &proven),
+            (Method::CreatePermission, Some(id)) => self.create_permission(now, id, &proven),
+            (_, Some(id)) => self.channel_bind(now, id, &proven),
+        }
+    }
+
+    /// Allocate (RFC 8656 §7.2): the reply waits for the port.
+    fn allocate(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        proven: Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        let transaction_id = proven.request.transaction_id();
+        let asked = Allocate::parse(&proven.request)?;
+        let reserved = (asked.even_port == Some(true)).then(|| self.draw_token());
+        let wish = match (asked.token, reserved, asked.even_port) {
+            (Some(token), ..) => PortWish::Reserved(token),
+            (None, Some(token), _) => PortWish::EvenAndNext(token),
+            (None, None, Some(_)) => PortWish::Even,
+            (None, None, None) => PortWish::Any,
+        };
+        let user = user_of(&proven.username).to_owned();
+        let owner = Owner { username: proven.username, key: proven.key };
+        let (family, lifetime_s) = (asked.family, asked.lifetime_s);
+        let allocation =
+            Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
+        let id = self.table.insert(allocation);
+        self.effects.push_back(Queued::OpenPort { id, family, wish, user });
+        Ok(())
+    }
+
+    /// A second Allocate: a retransmission gets the first one's answer (RFC 8656 §7.2).
+    fn allocate_again(
+        &mut self,
+        id: AllocationId,
+        proven: &Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        let first = self.table.by_id(id).map(|allocation| allocation.transaction_id);
+        if first != Some(proven.request.transaction_id()) {
+            return Err(ALLOCATION_MISMATCH);
+        }
+        self.answer_allocate(id);
+        Ok(())
+    }
+
+    fn answer_allocate(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.by_id(id) else { return };
+        let Some(relayed) = allocation.relayed else { return };
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        let reply =
+            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id)
+                .xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0)
+                .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
+                .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
+        let reply = match &allocation.reserved {
+            Some(token) => reply.attribute(attr::RESERVATION_TOKEN, token),
+            None => reply,
+        };
+        reply.integrity(&allocation.owner.key).finish();
+        let to = allocation.client;
+        self.count_request(Method::Allocate, 0);
+        self.reply(to, bytes);
+    }
+
+    /// Refresh (RFC 8656 §8.2); a lifetime of 0 closes the allocation.
+    fn refresh(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        proven: &Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
+        let asked = Refresh::parse(&proven.request, allocation.family)?;
+        let to = allocation.client;
+        if asked.lifetime_s == 0 {
+            self.close(id, Closed::Released);
+        } else {
+            allocation.expires_ms = now.after_s(asked.lifetime_s);
+        }
+        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
+            reply.attribute(attr::LIFETIME, &asked.lifetime_s.to_be_bytes())
+        });
+        Ok(())
+    }
+
+    /// CreatePermission (RFC 8656 §10.2): all of its peers or none.
+    fn create_permission(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        proven: &Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        let peers = request::permission_peers(&proven.request)?;
+        let policy = &self.settings.policy;
+        if !peers.iter().all(|peer| policy.permits(*peer)) {
+            return Err(FORBIDDEN);
+        }
+        let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
+        if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
+            return Err(FAMILY_MISMATCH);
+        }
+        let peers: Vec<_> =
+            peers.iter().map(|peer| (peer.ip(), policy.any_port(peer.ip()))).collect();
+        allocation.permit(now, &peers, self.settings.permissions_max)?;
+        let to = allocation.client;
+        let method = Method::CreatePermission;
+        self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
+        Ok(())
+    }
+
+    /// ChannelBind (RFC 8656 §12.2), which permits the peer as well.
+    fn channel_bind(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        proven: &Authenticated<Message<'_>>,
+    ) -> Result<(), Invalid> {
+        let (number, peer) = request::channel_bind(&proven.request)?;
+        let policy = &self.settings.policy;
+        let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
+        let relay = match policy.judge(peer) {
+            Judgement::Denied => return Err(FORBIDDEN),
+            Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
+                return Err(FORBIDDEN);
+            }
+            Judgement::OwnRelay(relay) => Some(relay),
+            Judgement::Peer => None,
+        };
+        if Family::of(&peer.ip()) != allocation.family {
+            return Err(FAMILY_MISMATCH);
+        }
+        let (channels, permissions) = (self.settings.channels_max, self.settings.permissions_max);
+        allocation.permit(now, &[(peer.ip(), policy.any_port(peer.ip()))], permissions)?;
+        allocation.bind(now, number, Flow::new(peer, relay), channels)?;
+        let to = allocation.client;
+        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
+        Ok(())
+    }
+
+    fn succeed(
+        &mut self,
+        to: ClientAddr,
+        method: Method,
+        request: &Message<'_>,
+        key: Option<&LongTermKey>,
+        fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) {
+        self.count_request(method, 0);
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        let id = request.transaction_id();
+        let reply = fill(Writer::new(&mut bytes, method, Class::Success, id));
+        sign(reply, key).finish();
+        self.reply(to, bytes);
+    }
+
+    fn fail(
+        &mut self,
+        to: ClientAddr,
+        method: Method,
+        request: &Message<'_>,
+        invalid: Invalid,
+        key: Option<&LongTermKey>,
+    ) {
+        let (code, unknown) = match invalid {
+            Invalid::Code(code) => (code, Vec::new()),
+            Invalid::Unknown(list) => (420, list),
+        };
+        self.count_request(method, code);
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
+        let reply = reply.error_code(code);
+        let reply = if unknown.is_empty() {
+            reply
+        } else {
+            let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
+            reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+        };
+        sign(reply, key).finish();
+        self.reply(to, bytes);
+    }
+
+    /// 400, 401 or 438; the last two say how to do better (RFC 8489 §9.2.4).
+    fn challenge(
+        &mut self,
+        now: Now,
+        to: ClientAddr,
+        method: Method,
+        request: &Message<'_>,
+        refusal: Refusal,
+    ) {
+        if let Some(failure) = refusal.failure {
+            self.counters.auth_failures[failure.index()] += 1;
+        }
+        self.count_request(method, refusal.code);
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
+        let reply = reply.error_code(refusal.code);
+        let reply = if matches!(refusal.code, 401 | 438) {
+            reply
+                .attribute(attr::REALM, self.settings.credentials.realm.as_bytes())
+                .attribute(attr::NONCE, &self.nonces.make(now, to))
+        } else {
+            reply
+        };
+        reply.finish();
+        self.reply(to, bytes);
+    }
+
+    fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
+        let family = Family::of(&to.remote.ip()).index();
+        self.counters.traffic.client.tx[family].add(bytes.len());
+        self.effects.push_back(Queued::Reply { to, bytes });
+    }
+
+    fn count_request(&mut self, method: Method, code: u16) {
+        *self.counters.requests.entry((method, code)).or_default() += 1;
+    }
+
+    /// A source that no client has: answering it would be a loop, or go nowhere.
+    fn is_no_client(&self, from: ClientAddr) -> bool {
+        let (ip, port) = (from.remote.ip(), from.remote.port());
+        let policy = &self.settings.policy;
+        port == 0 || (policy.service_ports.contains(&port) && policy.is_own(ip))
+    }
+
+    /// Eight bytes that nobody can foresee without the seed.
+    fn draw_token(&mut self) -> ReservationToken {
+        self.drawn = self.drawn.wrapping_add(1);
+        let hash = Sha256::new().chain_update(self.seed).chain_update(self.drawn.to_be_bytes());
+        let mut token = ReservationToken::default();
+        token.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        token
+    }
+}
+
+fn sign<'b>(reply: Writer<'b>, key: Option<&LongTermKey>) -> Writer<'b> {
+    match key {
+        Some(key) => reply.integrity(key),
+        None => reply,
+    }
+}

@@ -1,0 +1,659 @@
+//! Decides every packet and counts it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+
+use crate::Now;
+use crate::address::{AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr};
+use crate::allocation::{Allocation, Direction};
+use crate::attribute as attr;
+use crate::auth::{AuthFailure, Credentials, Nonces};
+use crate::channel_data;
+use crate::policy::{Judgement, PeerPolicy};
+use crate::request::{PortWish, check_understood};
+use crate::stun::{self, Message, Method};
+use crate::table::Table;
+use crate::traffic::{DropReason, Traffic};
+
+/// Most expiries that one [`Relay::tick`] handles.
+pub const TICK_EXPIRIES_MAX: usize = 64;
+/// Most entries of closed allocations in the queue of expiries, beside one for each live one.
+const STALE_DEADLINES_MAX: usize = 64;
+/// Longest payload of an IPv4 UDP datagram in bytes (RFC 768, RFC 791).
+const UDP_PAYLOAD_LEN_MAX: usize = 65_507;
+
+/// What a relay is built from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose credentials are believed.
+    pub credentials: Credentials,
+    /// Which peers may be reached.
+    pub policy: PeerPolicy,
+    /// Most live permissions of one allocation.
+    pub permissions_max: usize,
+    /// Most live channels of one allocation.
+    pub channels_max: usize,
+}
+
+/// Entropy, handed in by whoever has some.
+#[derive(Clone)]
+pub struct Keys {
+    /// Signs nonces; the same for all workers of a server.
+    pub nonce: [u8; 32],
+    /// For all that must not be foreseen; another for each worker.
+    pub seed: [u8; 32],
+}
+
+/// What happens to a datagram.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Verdict<'b> {
+    /// Send `payload` from the allocation's relayed port.
+    ToPeer {
+        /// The allocation.
+        via: AllocationId,
+        /// The peer.
+        to: PeerAddr,
+        /// Its bytes.
+        payload: &'b [u8],
+    },
+    /// Send `head`, `payload` and `pad` zero bytes from the client's listener.
+    ToClient {
+        /// The allocation.
+        via: AllocationId,
+        /// The client.
+        to: ClientAddr,
+        /// What comes before the payload.
+        head: Head,
+        /// The peer's bytes.
+        payload: &'b [u8],
+        /// Zero bytes behind it, 0 to 3.
+        pad: u8,
+    },
+    /// Hand `payload` to [`Relay::from_relay`] of the worker that owns the port of `to`.
+    Hairpin {
+        /// The allocation it comes from.
+        via: AllocationId,
+        /// Its relayed address.
+        from: RelayAddr,
+        /// The relayed address it is for.
+        to: RelayAddr,
+        /// Its bytes.
+        payload: &'b [u8],
+    },
+    /// Nothing to forward; drain the effects.
+    Control,
+    /// Refused, and counted.
+    Drop(DropReason),
+}
+
+/// What goes before a payload on its way to the client: 4, 36 or 48 bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Head {
+    bytes: [u8; Self::LEN_MAX],
+    length: u8,
+}
+
+impl Head {
+    /// Length of the longest: a Data indication with an IPv6 peer.
+    pub const LEN_MAX: usize = 48;
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    fn channel(number: ChannelNumber, length: u16) -> Self {
+        let mut bytes = [0; Self::LEN_MAX];
+        bytes[..channel_data::HEADER_LEN].copy_from_slice(&channel_data::header(number, length));
+        Self { bytes, length: 4 }
+    }
+
+    /// Header, XOR-PEER-ADDRESS and the DATA attribute's header of a Data indication
+    /// (RFC 8656 §11.3).
+    fn data_indication(id: stun::TransactionId, peer: SocketAddr, length: u16, pad: u8) -> Self {
+        const KIND: u16 = 0x0017;
+        let (address, address_len) = stun::xor_address(peer, &id);
+        let head_len = stun::HEADER_LEN + 4 + address_len + 4;
+        let total = head_len - stun::HEADER_LEN + usize::from(length) + usize::from(pad);
+        let total = u16::try_from(total).expect("checked against the longest datagram");
+        let address_len_field = if address_len == 8 { 8u16 } else { 20 };
+        let fields: [&[u8]; 9] = [
+            &KIND.to_be_bytes(),
+            &total.to_be_bytes(),
+            &stun::MAGIC_COOKIE.to_be_bytes(),
+            &id,
+            &attr::XOR_PEER_ADDRESS.to_be_bytes(),
+            &address_len_field.to_be_bytes(),
+            &address[..address_len],
+            &attr::DATA.to_be_bytes(),
+            &length.to_be_bytes(),
+        ];
+        let mut bytes = [0; Self::LEN_MAX];
+        let values = fields.into_iter().flatten();
+        bytes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        Self { bytes, length: if address_len == 8 { 36 } else { 48 } }
+    }
+}
+
+/// What the edge shall do.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Effect<'r> {
+    /// Send a STUN message.
+    Reply {
+        /// The client.
+        to: ClientAddr,
+        /// The message.
+        bytes: &'r [u8],
+    },
+    /// Open a relayed port, then call [`Relay::port_opened`] or [`Relay::port_failed`].
+    OpenPort {
+        /// The allocation that waits for it.
+        id: AllocationId,
+        /// Family of the relayed address.
+        family: Family,
+        /// Which port.
+        wish: PortWish,
+        /// Whose quota it counts against.
+        user: &'r str,
+    },
+    /// Close the allocation's port and return its quota.
+    ClosePort {
+        /// The allocation, which is gone already.
+        id: AllocationId,
+    },
+}
+
+/// Why a port could not be opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PortFailure {
+    /// The user has as many allocations as it may: 486.
+    Quota,
+    /// No port is free, none has the wanted form, or the host refused: 508.
+    Capacity,
+    /// This server has no relay address of that family: 440.
+    Family,
+}
+
+/// Whether [`Relay::tick`] left work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum More {
+    /// Call again soon.
+    Yes,
+    /// Nothing is due.
+    No,
+}
+
+/// Why an allocation ended; the word is the metric's label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Closed {
+    /// Nobody refreshed it.
+    Expired,
+    /// The client gave it back.
+    Released,
+}
+
+impl Closed {
+    /// Every reason, in the order of a table by reason.
+    pub const ALL: [Self; 2] = [Self::Expired, Self::Released];
+
+    /// The label in `relay_allocations_closed_total{reason}`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// Everything a worker knows at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What was carried and refused since the start.
+    pub traffic: Traffic,
+    /// Live allocations.
+    pub allocations: u64,
+    /// Those with payload both ways in the last 10 s.
+    pub allocations_carrying: u64,
+    /// Links with one end at this relay: the other end is reached by plain UDP.
+    pub links_one_sided: u64,
+    /// Ends of links whose other end is an allocation of this server too; two ends are one link.
+    pub link_ends_two_sided: u64,
+    /// Live permissions.
+    pub permissions: u64,
+    /// Live channels.
+    pub channels: u64,
+    /// Allocations opened since the start.
+    pub allocations_opened: u64,
+    /// Allocations ended since the start, in the order of [`Closed::ALL`].
+    pub allocations_closed: [u64; Closed::ALL.len()],
+    /// Refused credentials since the start, by [`AuthFailure::index`].
+    pub auth_failures: [u64; AuthFailure::ALL.len()],
+    /// Requests answered since the start, by method and code; 0 is success.
+    pub requests: BTreeMap<(Method, u16), u64>,
+    /// Allocations whose bytes did not add up when they were closed. A bug if not 0.
+    pub conservation_errors: u64,
+}
+
+/// One worker's share of a TURN server.
+pub struct Relay {
+    pub(crate) settings: Settings,
+    pub(crate) nonces: Nonces,
+    pub(crate) seed: [u8; 32],
+    pub(crate) drawn: u64,
+    pub(crate) table: Table,
+    /// One entry an allocation, at or before its expiry.
+    pub(crate) deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
+    pub(crate) effects: VecDeque<Queued>,
+    /// The effect that the edge is looking at.
+    current: Option<Queued>,
+    /// Reply buffers to be used again.
+    pub(crate) buffers: Vec<Vec<u8>>,
+    /// Counters; gauges are filled in by [`Relay::snapshot`].
+    pub(crate) counters: Snapshot,
+}
+
+/// An effect as it waits.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    Reply { to: ClientAddr, bytes: Vec<u8> },
+    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String },
+    ClosePort { id: AllocationId },
+}
+
+impl Relay {
+    /// A relay without allocations.
+    #[must_use]
+    pub fn new(settings: Settings, keys: &Keys) -> Self {
+        let seed = keys.seed.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        Self {
+            settings,
+            nonces: Nonces::new(&keys.nonce),
+            seed: keys.seed,
+            drawn: 0,
+            table: Table::new(seed),
+            deadlines: BinaryHeap::new(),
+            effects: VecDeque::new(),
+            current: None,
+            buffers: Vec::new(),
+            counters: Snapshot::default(),
+        }
+    }
+
+    /// A datagram on a listener (RFC 8656 §11.2, §12.6; requests: RFC 8489 §6.3).
+    pub fn from_client<'b>(&mut self, now: Now, from: ClientAddr, bytes: &'b [u8]) -> Verdict<'b> {
+        self.count_client_rx(from, bytes);
+        match bytes.first().map(|byte| byte >> 6) {
+            Some(0b01) => self.channel_data(now, from, bytes),
+            Some(0b00) => self.stun(now, from, bytes),
+            _ => self.refuse(DropReason::Malformed),
+        }
+    }
+
+    /// A datagram on the second STUN port, which answers Binding and nothing else.
+    pub fn from_stun_client(&mut self, from: ClientAddr, bytes: &[u8]) -> Verdict<'static> {
+        self.count_client_rx(from, bytes);
+        match Message::parse(bytes) {
+            Ok(message) => self.binding(from, &message),
+            Err(_) => self.refuse(DropReason::Malformed),
+        }
+    }
+
+    /// A datagram on a relayed port (RFC 8656 §11.3, §12.7).
+    pub fn from_peer<'b>(
+        &mut self,
+        now: Now,
+        at: AllocationId,
+        from: PeerAddr,
+        bytes: &'b [u8],
+    ) -> Verdict<'b> {
+        let peer = from.0;
+        self.counters.traffic.peer.rx[Family::of(&peer.ip()).index()].add(bytes.len());
+        if self.settings.policy.is_own_source(peer.ip()) {
+            return self.refuse(DropReason::PeerDenied);
+        }
+        match self.table.by_id(at) {
+            Some(_) => self.forward_to_client(now, at, peer, None, bytes),
+            None => self.refuse(DropReason::NoAllocation),
+        }
+    }
+
+    /// A payload from another allocation of this server, which used no socket.
+    pub fn from_relay<'b>(
+        &mut self,
+        now: Now,
+        from: RelayAddr,
+        to: RelayAddr,
+        payload: &'b [u8],
+    ) -> Verdict<'b> {
+        let Some((at, _)) = self.table.by_relay(to) else {
+            return self.refuse(DropReason::RelayPortClosed);
+        };
+        let verdict = self.forward_to_client(now, at, from.0, Some(from), payload);
+        if matches!(verdict, Verdict::ToClient { .. }) {
+            self.counters.traffic.hairpin.add(payload.len());
+        }
+        verdict
+    }
+
+    /// The kernel did not take a packet that a verdict sent to the client: it was dropped.
+    pub fn unsent_to_client(
+        &mut self,
+        via: AllocationId,
+        to: ClientAddr,
+        head: usize,
+        payload: usize,
+        reason: DropReason,
+    ) {
+        let family = Family::of(&to.remote.ip()).index();
+        self.counters.traffic.client.tx[family].take_back(head + payload);
+        if let Some(allocation) = self.table.by_id(via) {
+            allocation.carried.to_client.take_back(payload);
+            allocation.carried.to_client_dropped.add(payload);
+        }
+        self.counters.traffic.dropped[reason.index()] += 1;
+    }
+
+    /// The kernel did not take a packet that a verdict sent to a peer: it was dropped.
+    pub fn unsent_to_peer(
+        &mut self,
+        via: AllocationId,
+        to: PeerAddr,
+        payload: usize,
+        reason: DropReason,
+    ) {
+        let family = Family::of(&to.0.ip()).index();
+        self.counters.traffic.peer.tx[family].take_back(payload);
+        if let Some(allocation) = self.table.by_id(via) {
+            allocation.carried.to_peers.take_back(payload);
+            allocation.carried.to_peers_dropped.add(payload);
+        }
+        self.counters.traffic.dropped[reason.index()] += 1;
+    }
+
+    /// No worker owns the relayed port that a hairpin was for, or its ring is full.
+    pub fn unsent_to_relay(&mut self, via: AllocationId, payload: usize, reason: DropReason) {
+        if let Some(allocation) = self.table.by_id(via) {
+            allocation.carried.to_relay.take_back(payload);
+            allocation.carried.to_peers_dropped.add(payload);
+        }
+        self.counters.traffic.dropped[reason.index()] += 1;
+    }
+
+    /// The kernel did not take a reply.
+    pub fn unsent_reply(&mut self, to: ClientAddr, bytes: usize, reason: DropReason) {
+        let family = Family::of(&to.remote.ip()).index();
+        self.counters.traffic.client.tx[family].take_back(bytes);
+        self.counters.traffic.dropped[reason.index()] += 1;
+    }
+
+    /// The kernel threw away so many datagrams before the relay saw them.
+    pub fn lost_by_kernel(&mut self, packets: u64) {
+        self.counters.traffic.dropped[DropReason::SocketBuffer.index()] += packets;
+    }
+
+    /// What is to be done next; call until `None`.
+    pub fn next_effect(&mut self) -> Option<Effect<'_>> {
+        if let Some(Queued::Reply { bytes, .. }) = self.current.take() {
+            self.buffers.push(bytes);
+        }
+        self.current = self.effects.pop_front();
+        Some(match self.current.as_ref()? {
+            Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
+            Queued::OpenPort { id, family, wish, user } => {
+                Effect::OpenPort { id: *id, family: *family, wish: *wish, user }
+            }
+            Queued::ClosePort { id } => Effect::ClosePort { id: *id },
+        })
+    }
+
+    /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
+    /// again soon if there is more.
+    pub fn tick(&mut self, now: Now) -> More {
+        for _ in 0..TICK_EXPIRIES_MAX {
+            match self.deadlines.peek() {
+                Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}
+                _ => return More::No,
+            }
+            let Some(Reverse((_, id))) = self.deadlines.pop() else { return More::No };
+            match self.table.by_id(id) {
+                None => {}
+                Some(allocation) if allocation.is_live(now) => {
+                    let due_ms = allocation.expires_ms;
+                    self.deadlines.push(Reverse((due_ms, id)));
+                }
+                Some(_) => self.close(id, Closed::Expired),
+            }
+        }
+        More::Yes
+    }
+
+    /// The counters and gauges of this moment; looks at every allocation once.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let mut all = self.counters.clone();
+        all.allocations = self.table.len() as u64;
+        for allocation in self.table.iter().filter(|allocation| allocation.is_live(now)) {
+            let (permissions, channels) = allocation.live_counts(now);
+            all.permissions += permissions as u64;
+            all.channels += channels as u64;
+            let (mut one_sided, mut two_sided) = (0, 0);
+            for flow in allocation.carrying(now) {
+                *if flow.relay.is_some() { &mut two_sided } else { &mut one_sided } += 1;
+            }
+            all.links_one_sided += one_sided;
+            all.link_ends_two_sided += two_sided;
+            all.allocations_carrying += u64::from(one_sided + two_sided > 0);
+        }
+        all
+    }
+
+    pub(crate) fn close(&mut self, id: AllocationId, why: Closed) {
+        let Some(allocation) = self.table.remove(id) else { return };
+        self.counters.conservation_errors += u64::from(!allocation.carried.is_conserved());
+        self.counters.allocations_closed[why as usize] += 1;
+        self.effects.push_back(Queued::ClosePort { id });
+        // Entries of released allocations would else wait for their time.
+        if self.deadlines.len() > 2 * self.table.len() + STALE_DEADLINES_MAX {
+            self.deadlines.retain(|Reverse((_, id))| self.table.by_id(*id).is_some());
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, reason: DropReason) -> Verdict<'static> {
+        self.counters.traffic.dropped[reason.index()] += 1;
+        Verdict::Drop(reason)
+    }
+
+    fn count_client_rx(&mut self, from: ClientAddr, bytes: &[u8]) {
+        let family = Family::of(&from.remote.ip()).index();
+        self.counters.traffic.client.rx[family].add(bytes.len());
+    }
+
+    fn channel_data<'b>(&mut self, now: Now, from: ClientAddr, bytes: &'b [u8]) -> Verdict<'b> {
+        let Some((number, payload)) = channel_data::parse(bytes) else {
+            return self.refuse(DropReason::Malformed);
+        };
+        let Some((via, allocation)) = self.table.by_client(from) else {
+            return self.refuse(DropReason::NoAllocation);
+        };
+        let refused = if !allocation.is_live(now) {
+            DropReason::Expired
+        } else {
+            match allocation.channel(number) {
+                Some(channel) if channel.is_live(now) => {
+                    if !stun::looks_like_stun(payload) {
+                        channel.flow.saw(now, Direction::ToPeer);
+                    }
+                    let (peer, relay) = (channel.flow.peer, channel.flow.relay);
+                    return self.forward_to_peer(via, peer, relay, payload);
+                }
+                Some(_) => DropReason::Expired,
+                None => DropReason::NoChannel,
+            }
+        };
+        allocation.carried.from_client.add(payload.len());
+        allocation.carried.to_peers_dropped.add(payload.len());
+        self.refuse(refused)
+    }
+
+    /// A Send indication (RFC 8656 §11.2): no reply, whatever is wrong with it.
+    pub(crate) fn send_indication<'b>(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        message: &Message<'b>,
+    ) -> Verdict<'b> {
+        let peer = message.attribute(attr::XOR_PEER_ADDRESS).and_then(|it| message.unxor(it));
+        let parts = peer.zip(message.attribute(attr::DATA));
+        let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
+            return self.refuse(DropReason::Malformed);
+        };
+        let Some((via, allocation)) = self.table.by_client(from) else {
+            return self.refuse(DropReason::NoAllocation);
+        };
+        match may_send(&self.settings.policy, allocation, now, peer) {
+            Ok(relay) => {
+                if !stun::looks_like_stun(payload) {
+                    allocation.saw(now, peer, relay, Direction::ToPeer);
+                }
+                self.forward_to_peer(via, peer, relay, payload)
+            }
+            Err(reason) => {
+                allocation.carried.from_client.add(payload.len());
+                allocation.carried.to_peers_dropped.add(payload.len());
+                self.refuse(reason)
+            }
+        }
+    }
+
+    /// Counts a payload that may go to its peer.
+    fn forward_to_peer<'b>(
+        &mut self,
+        via: AllocationId,
+        peer: SocketAddr,
+        relay: Option<RelayAddr>,
+        payload: &'b [u8],
+    ) -> Verdict<'b> {
+        let Some(allocation) = self.table.by_id(via) else {
+            return self.refuse(DropReason::NoAllocation);
+        };
+        allocation.carried.from_client.add(payload.len());
+        if let Some((to, from)) = relay.zip(allocation.relayed) {
+            allocation.carried.to_relay.add(payload.len());
+            return Verdict::Hairpin { via, from, to, payload };
+        }
+        allocation.carried.to_peers.add(payload.len());
+        self.counters.traffic.peer.tx[Family::of(&peer.ip()).index()].add(payload.len());
+        Verdict::ToPeer { via, to: PeerAddr(peer), payload }
+    }
+
+    /// Decides a payload from a peer, which is another allocation of ours if `relay` is given.
+    fn forward_to_client<'b>(
+        &mut self,
+        now: Now,
+        at: AllocationId,
+        peer: SocketAddr,
+        relay: Option<RelayAddr>,
+        payload: &'b [u8],
+    ) -> Verdict<'b> {
+        let id = self.indication_id();
+        let Some(allocation) = self.table.by_id(at) else {
+            return self.refuse(DropReason::NoAllocation);
+        };
+        allocation.carried.from_peers.add(payload.len());
+        match framing(allocation, now, peer, relay, payload, id) {
+            Ok((head, pad)) => {
+                allocation.carried.to_client.add(payload.len());
+                let to = allocation.client;
+                let total = head.as_bytes().len() + payload.len() + usize::from(pad);
+                let family = Family::of(&to.remote.ip()).index();
+                self.counters.traffic.client.tx[family].add(total);
+                Verdict::ToClient { via: at, to, head, payload, pad }
+            }
+            Err(reason) => {
+                allocation.carried.to_client_dropped.add(payload.len());
+                self.refuse(reason)
+            }
+        }
+    }
+
+    /// A transaction id for a Data indication, where nobody answers: unique is enough.
+    fn indication_id(&mut self) -> stun::TransactionId {
+        self.drawn = self.drawn.wrapping_add(1);
+        let mut id = [0; 12];
+        let bytes = self.seed.iter().skip(8).take(4).copied().chain(self.drawn.to_be_bytes());
+        id.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        id
+    }
+}
+
+impl Allocation {
+    fn saw(&mut self, now: Now, peer: SocketAddr, relay: Option<RelayAddr>, direction: Direction) {
+        let flow = match self.channel_of(now, peer) {
+            Some(channel) => &mut channel.flow,
+            None => self.flow(peer, relay),
+        };
+        flow.saw(now, direction);
+    }
+}
+
+/// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
+fn may_send(
+    policy: &PeerPolicy,
+    allocation: &Allocation,
+    now: Now,
+    peer: SocketAddr,
+) -> Result<Option<RelayAddr>, DropReason> {
+    if !allocation.is_live(now) {
+        return Err(DropReason::Expired);
+    }
+    let permission = allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
+    if permission.any_port && peer.port() != 0 {
+        return Ok(None);
+    }
+    match policy.judge(peer) {
+        Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
+            Err(DropReason::PeerDenied)
+        }
+        Judgement::OwnRelay(relay) => Ok(Some(relay)),
+        Judgement::Peer => Ok(None),
+        Judgement::Denied => Err(DropReason::PeerDenied),
+    }
+}
+
+/// How a payload from `peer` reaches the client: its channel, or a Data indication.
+fn framing(
+    allocation: &mut Allocation,
+    now: Now,
+    peer: SocketAddr,
+    relay: Option<RelayAddr>,
+    payload: &[u8],
+    id: stun::TransactionId,
+) -> Result<(Head, u8), DropReason> {
+    if !allocation.is_live(now) {
+        return Err(DropReason::Expired);
+    }
+    let is_media = !stun::looks_like_stun(payload);
+    let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
+    if let Some(channel) = allocation.channel_of(now, peer) {
+        if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
+            return Err(DropReason::TooBig);
+        }
+        if is_media {
+            channel.flow.saw(now, Direction::FromPeer);
+        }
+        return Ok((Head::channel(channel.number, length), 0));
+    }
+    allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
+    if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
+        return Err(DropReason::TooBig);
+    }
+    if is_media {
+        allocation.flow(peer, relay).saw(now, Direction::FromPeer);
+    }
+    // 0 to 3 bytes fill the DATA attribute up (RFC 8489 §14).
+    let pad = (payload.len().wrapping_neg() % 4) as u8;
+    Ok((Head::data_indication(id, peer, length, pad), pad))
+}
