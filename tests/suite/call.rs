@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::model::Room;
+use bandwidth_model::Room;
 use e2e::lab::{Lab, Network};
 use e2e::report::{Table, difference_percent, say, skip};
 use e2e::scrape;

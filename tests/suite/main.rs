@@ -7,7 +7,6 @@ mod browser;
 mod call;
 mod class;
 mod laboratory;
-mod model;
 mod relay;
 mod series;
 mod tidy;

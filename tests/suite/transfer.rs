@@ -7,6 +7,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
+use bandwidth_model::Room;
 use e2e::counters::{self, Flow, Interface};
 use e2e::lab::{Lab, Network};
 use e2e::report::{Table, say, skip};
@@ -136,11 +137,8 @@ impl Links {
 
 /// The model's K1 and K2.
 fn links(cell: Cell) -> Links {
-    let Cell { people, blocked, .. } = cell;
-    Links {
-        one_sided: blocked * (people - blocked),
-        two_sided: blocked * blocked.saturating_sub(1) / 2,
-    }
+    let room = Room::new(cell.people, cell.blocked).expect("T of P people");
+    Links { one_sided: room.one_sided().count(), two_sided: room.two_sided().count() }
 }
 
 /// The model's wire bytes of the data in each direction: 2·K·b, with the framing of each leg.
