@@ -116,6 +116,13 @@ export class Person {
     return (await shown.innerText()).trim();
   }
 
+  /** The sentence on the screen that fits `pattern`, once it is there. */
+  async sentence(pattern: RegExp): Promise<string> {
+    const shown = this.page.getByText(pattern).first();
+    await shown.waitFor();
+    return (await shown.innerText()).trim();
+  }
+
   /** All links at this moment. */
   async sample(): Promise<Sample> {
     const { at, links } = await this.page.evaluate(async () => {

@@ -60,11 +60,20 @@ impl Cell {
     /// What it is called in the report.
     fn title(&self) -> String {
         let media = if self.video { "audio and video" } else { "audio" };
-        format!("P={} T={} {media}, {:?}", self.people, self.blocked, self.by)
+        let by = if self.blocked == 0 { String::new() } else { format!(", by {:?}", self.by) };
+        format!("P={} T={}{by}, {media}", self.people, self.blocked)
     }
 
     fn name(person: usize) -> String {
         ["Ana", "Ben", "Cleo", "Dan", "Eva", "Finn"][person].to_owned()
+    }
+
+    /// The room with one more or less of blocked people, whichever has another K.
+    fn other_room(&self) -> Room {
+        let room = |blocked| Room::new(self.people as u64, blocked as u64).expect("T of P");
+        // With all but one blocked, the last one has no direct link either.
+        let last = self.blocked + 1 >= self.people;
+        room(if last { self.blocked - 1 } else { self.blocked + 1 })
     }
 
     fn room(&self) -> Room {
@@ -107,7 +116,7 @@ fn check(cell: &Cell) {
         .map(|person| if person < cell.blocked { cell.by } else { Network::Cone })
         .collect();
     let lab = Lab::build(&networks).expect("laboratory");
-    let class = Class::start(&lab, &[]).expect("class");
+    let class = Class::start(&lab, None).expect("class");
     let recording = record(cell, &lab).unwrap_or_else(|error| {
         panic!("{title}: {error}\nthe server said:\n{}", class.log());
     });
@@ -168,7 +177,8 @@ struct Verdict {
     badges: Vec<usize>,
     /// Fewest pictures a second of any video.
     frames_per_sec: f64,
-    relay_links: u64,
+    /// One-sided and two-sided.
+    relay_links: [u64; 2],
     /// Wire bytes in the window: into the relay, and out of it.
     bytes: [Bytes; 2],
 }
@@ -253,7 +263,13 @@ impl Verdict {
             assert_eq!(*badges, links, "{title}: badges of {}", Cell::name(person));
         }
         assert_eq!(self.relayed_pairs() as u64, expected, "{title}: K by the browsers");
-        assert_eq!(self.relay_links, expected, "{title}: K by the relay");
+        let [one_sided, two_sided] = self.relay_links;
+        assert_eq!(one_sided + two_sided, expected, "{title}: K by the relay");
+        if cell.by == Network::TurnPortOnly {
+            // Two such people have no other way than two allocations.
+            let model = [cell.room().one_sided().count(), cell.room().two_sided().count()];
+            assert_eq!(self.relay_links, model, "{title}: K1 and K2 by the relay");
+        }
         if cell.video {
             let slowest = self.frames_per_sec;
             assert!(slowest >= FRAMES_PER_SEC_MIN, "{title}: {slowest:.2} pictures a second");
@@ -276,9 +292,9 @@ impl Verdict {
             close("relay against model", bytes.relay, bytes.model, cell.tolerance);
             close("kernel against model", bytes.kernel, bytes.model, cell.tolerance);
             // A check that cannot fail shows nothing: two wrong models must be found out.
-            let next = Room::new(cell.people as u64, cell.blocked as u64 + 1).expect("T < P");
-            let one_more = bytes.model * next.relayed().count() as f64 / expected as f64;
-            for (what, wrong) in [("K from T+1", one_more), ("no headers", bytes.payload)] {
+            let other_k = cell.other_room().relayed().count() as f64;
+            let other = bytes.model * other_k / expected as f64;
+            for (what, wrong) in [("K of another T", other), ("no headers", bytes.payload)] {
                 let difference = difference_percent(bytes.kernel, wrong).abs();
                 assert!(difference > cell.tolerance, "{title}: {what} passes: {difference:.2} %");
             }
@@ -316,9 +332,10 @@ impl Verdict {
             ]);
         }
         format!(
-            "  K: model {expected}, browsers {}, relay {}; {:.1} s; slowest video {:.1}/s\n{table}",
+            "  K: model {expected}, browsers {}, relay {}+{}; {:.1} s; slowest video {:.1}/s\n{table}",
             self.relayed_pairs(),
-            self.relay_links,
+            self.relay_links[0],
+            self.relay_links[1],
             self.seconds,
             self.frames_per_sec,
         )

@@ -23,17 +23,19 @@ pub struct Class {
 }
 
 impl Class {
-    /// Starts the server with its embedded relay, `more` on its command line, and waits until it
-    /// answers.
-    pub fn start(lab: &Lab, more: &[&str]) -> Outcome<Self> {
+    /// Starts the server and waits until it answers: with its embedded relay, or handing out the
+    /// URL of `another` relay.
+    pub fn start(lab: &Lab, another: Option<&str>) -> Outcome<Self> {
         let state = tempfile::tempdir()?;
-        let listen = format!(
-            "--listen {WEB} --relay.listen {SERVER}:3478 --relay.relay-ip {SERVER} \
-             --relay.allow-peer 203.0.113.0/24 --state-dir {}",
-            state.path().display(),
-        );
-        let args: Vec<String> =
-            listen.split_whitespace().chain(more.iter().copied()).map(str::to_owned).collect();
+        let relay = match another {
+            Some(url) => format!("--relay {url}"),
+            None => format!(
+                "--relay.listen {SERVER}:3478 --relay.relay-ip {SERVER} \
+                 --relay.allow-peer 203.0.113.0/24"
+            ),
+        };
+        let text = format!("--listen {WEB} --state-dir {} {relay}", state.path().display());
+        let args: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         let server = lab.server().clone();
         let path = program().expect("the caller has looked");
         let mut program = Program::start(&server, "signaling", &path, &args, state.path())?;

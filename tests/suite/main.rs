@@ -7,6 +7,7 @@ mod browser;
 mod call;
 mod class;
 mod laboratory;
+mod page;
 mod relay;
 mod series;
 mod tidy;

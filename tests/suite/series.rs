@@ -121,7 +121,7 @@ pub struct Recording {
     relay: [Series; 2],
     kernel: [Series; 2],
     stun: [Series; 2],
-    relay_links: u64,
+    relay_links: [u64; 2],
 }
 
 /// What `call.ts` tells of a page. Unknown fields are the page's business.
@@ -154,7 +154,7 @@ impl Recording {
             relay: <[Series; 2]>::default(),
             kernel: <[Series; 2]>::default(),
             stun: <[Series; 2]>::default(),
-            relay_links: 0,
+            relay_links: [0; 2],
         }
     }
 
@@ -172,7 +172,9 @@ impl Recording {
             let bytes = metrics.count("relay_wire_bytes_total", &[("direction", direction)])?;
             series.push(at, bytes as f64);
         }
-        self.relay_links = metrics.count("relay_links", &[])?;
+        for (links, kind) in self.relay_links.iter_mut().zip(["one_sided", "two_sided"]) {
+            *links = metrics.count("relay_links", &[("kind", kind)])?;
+        }
         Ok(())
     }
 
@@ -234,8 +236,8 @@ impl Recording {
         &self.stun[direction as usize]
     }
 
-    /// K as the relay saw it last.
-    pub fn relay_links(&self) -> u64 {
+    /// K1 and K2 as the relay saw them last.
+    pub fn relay_links(&self) -> [u64; 2] {
         self.relay_links
     }
 }
