@@ -1,0 +1,4 @@
+//! Behaviour of the crate from outside.
+
+#[path = "signaling/wire.rs"]
+mod wire;
