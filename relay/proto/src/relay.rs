@@ -389,6 +389,11 @@ impl Relay {
         self.counters.traffic.dropped[reason.index()] += 1;
     }
 
+    /// The kernel threw away so many datagrams before the relay saw them.
+    pub fn lost_by_kernel(&mut self, packets: u64) {
+        self.counters.traffic.dropped[DropReason::SocketBuffer.index()] += packets;
+    }
+
     /// What is to be done next; call until `None`.
     pub fn next_effect(&mut self) -> Option<Effect<'_>> {
         if let Some(Queued::Reply { bytes, .. }) = self.current.take() {

@@ -1,3 +1,240 @@
-//! The relay's edge: sockets, threads and HTTP around `relay_proto`.
+//! The edge of the relay: sockets, threads and HTTP around [`relay_proto`], which decides.
+//!
+//! [`start`] runs a relay in this process; `castling-relay` and `castling-signaling` both call it.
 
+pub mod admin;
+pub mod config;
+mod host;
+mod metrics;
+mod ports;
+mod ring;
 pub mod settings;
+mod shared;
+mod socket;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use relay_proto::auth::Credentials;
+use relay_proto::policy::PeerPolicy;
+use relay_proto::relay::{Keys, Relay, Settings};
+
+pub use config::Config;
+use settings::SettingError;
+use shared::Shared;
+use socket::Waker;
+use worker::{Listener, Worker};
+
+/// Most live permissions of an allocation.
+const PERMISSIONS_MAX: usize = 64;
+/// Most live channels of an allocation.
+const CHANNELS_MAX: usize = 64;
+
+/// A relay that runs. Dropping it stops it.
+pub struct Handle {
+    listening: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    admin: Option<admin::Server>,
+}
+
+/// Starts a relay: when this returns, its sockets are bound.
+///
+/// # Errors
+/// A setting that this host cannot fulfil, such as a port that is taken.
+pub fn start(config: Config) -> Result<Handle, SettingError> {
+    let (listening, mut listeners) = bind_all(&config)?;
+    let admin = admin::bind(config.admin)?;
+    let failed = |error: io::Error| SettingError::new("workers", error);
+    let wakers: io::Result<Vec<_>> = (0..config.workers).map(|_| Waker::new()).collect();
+    let shared = Arc::new(Shared::new(
+        wakers.map_err(failed)?,
+        config.relay_ips.clone(),
+        config.ports,
+        config.allocations_per_user,
+        config.allocations_max,
+    ));
+    let settings = relay_settings(&config, &listening);
+    let nonce_key = random();
+    let mut workers = Vec::new();
+    for (number, rings) in ring::connect(config.workers).into_iter().enumerate() {
+        let relay = Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+        let listeners = listeners.remove(0);
+        let thread = std::thread::Builder::new().name(format!("relay-{number}"));
+        let shared = shared.clone();
+        let run = move || {
+            // A worker that panics leaves its clients without an answer: better to be restarted.
+            let end = AbortOnPanic;
+            match Worker::new(number, shared, relay, listeners, rings) {
+                Ok(worker) => worker.run(),
+                Err(error) => {
+                    tracing::error!(%error, "a worker cannot start");
+                    std::process::exit(1);
+                }
+            }
+            std::mem::forget(end);
+        };
+        workers.push(thread.spawn(run).map_err(failed)?);
+    }
+    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone());
+    let admin = admin::serve(admin, page, config.admin_token)?;
+    Ok(Handle { listening, shared, workers, admin: Some(admin) })
+}
+
+impl Handle {
+    /// The addresses where STUN and TURN over UDP are served.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Where metrics and health are served.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(admin::Server::address)
+    }
+
+    /// Ends every allocation and thread.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.admin = None;
+        for mailbox in &self.shared.mailboxes {
+            mailbox.stop.store(true, Ordering::Relaxed);
+            mailbox.waker.wake();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has ended the process already.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Waits until this process is told to end (INT or TERM).
+pub fn wait_for_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs one descriptor");
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate()).expect("TERM can be handled");
+        let mut int = signal(SignalKind::interrupt()).expect("INT can be handled");
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    });
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+/// Binds every listener once for each worker; also says at which addresses TURN is served.
+fn bind_all(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), SettingError> {
+    let mut listening = Vec::new();
+    let mut workers: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let alternate = |address: &SocketAddr| SocketAddr::new(address.ip(), config.stun_alt_port);
+    let turn = config.listen.iter().map(|address| (*address, false));
+    let stun = config.listen.iter().map(alternate).map(|address| (address, true));
+    let stun = stun.filter(|_| config.stun_alt_port != 0);
+    if config.listen.len() * 2 > worker::LISTENERS_MAX {
+        let text = format!("at most {} addresses", worker::LISTENERS_MAX / 2);
+        return Err(SettingError::new("listen", text));
+    }
+    for (address, stun_only) in turn.chain(stun) {
+        match bind_shared(address, config.workers) {
+            Ok((bound, sockets)) => {
+                for (worker, socket) in workers.iter_mut().zip(sockets) {
+                    worker.push(Listener { socket, stun_only });
+                }
+                if !stun_only {
+                    listening.push(bound);
+                }
+            }
+            Err(error) if config.listen_is_default && lacks_family(&error) => {}
+            Err(error) => {
+                let key = if stun_only { "stun-alt-port" } else { "listen" };
+                return Err(SettingError::new(key, format!("{address}: {}", advice(&error))));
+            }
+        }
+    }
+    if listening.is_empty() {
+        return Err(SettingError::new("listen", "this host has neither IPv4 nor IPv6"));
+    }
+    Ok((listening, workers))
+}
+
+/// As many sockets on one address as there are workers; the kernel gives each client to one.
+fn bind_shared(
+    address: SocketAddr,
+    workers: usize,
+) -> io::Result<(SocketAddr, Vec<std::net::UdpSocket>)> {
+    // Sockets that share a port would also share it with another relay that runs already; one
+    // that does not share finds out.
+    let probe = socket::bind_listener(address, false)?;
+    let bound = probe.local_addr()?;
+    drop(probe);
+    let sockets: io::Result<Vec<_>> =
+        (0..workers).map(|_| socket::bind_listener(bound, true)).collect();
+    Ok((bound, sockets?))
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// The kernel's word, and what to do about it.
+fn advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program uses this port; stop it or choose another".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "this host has no such address".into(),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the privilege to bind them".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
+    let mut service_ports: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
+    service_ports.extend([config.stun_alt_port, config.admin.port()]);
+    service_ports.extend(&config.service_ports);
+    let (first, last) = config.ports;
+    Settings {
+        credentials: Credentials {
+            realm: config.realm.clone(),
+            secrets: config.secrets.clone(),
+            users: config.users.clone(),
+        },
+        policy: PeerPolicy {
+            relay_ips: config.relay_ips.clone(),
+            relay_ports: first..=last,
+            service_ports,
+            own_ips: host::own_ips(),
+            allow: config.allow_peers.clone(),
+            deny: config.deny_peers.clone(),
+        },
+        permissions_max: PERMISSIONS_MAX,
+        channels_max: CHANNELS_MAX,
+    }
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the kernel has randomness");
+    bytes
+}

@@ -1,0 +1,350 @@
+//! From settings to a configuration that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use relay_proto::address::Family;
+use relay_proto::policy::{Cidr, RelayIp};
+
+use crate::host;
+use crate::settings::{Flag, Kind, SettingError, Settings};
+
+/// Program name on the command line and, in capitals, in the environment.
+pub const PROGRAM: &str = "castling-relay";
+/// Shortest secret in bytes.
+pub const SECRET_LEN_MIN: usize = 16;
+/// Most workers: a port's owner is one byte.
+pub const WORKERS_MAX: usize = 64;
+/// Descriptors kept for everything that is no relayed port.
+const DESCRIPTORS_RESERVED: u64 = 512;
+/// Secrets that stand in manuals and must not be used.
+const SAMPLE_SECRETS: [&str; 3] = ["secret", "north", "mysecret"];
+
+/// Every setting of the relay.
+pub const FLAGS: &[Flag] = &[
+    Flag::new(
+        "listen",
+        Kind::Many("IP:PORT"),
+        None,
+        "STUN and TURN over UDP on this address [default: 0.0.0.0:3478, [::]:3478]",
+    ),
+    Flag::new(
+        "stun-alt-port",
+        Kind::One("PORT"),
+        Some("3479"),
+        "Second port, for Binding only; 0 is off",
+    ),
+    Flag::new(
+        "relay-ip",
+        Kind::Many("IP"),
+        None,
+        "Where relayed ports are opened, one per family [default: the address of the route out]",
+    ),
+    Flag::new(
+        "external-ip",
+        Kind::Many("PUBLIC[/LOCAL]"),
+        None,
+        "Address that clients are told, behind 1:1 NAT",
+    ),
+    Flag::new("min-port", Kind::One("PORT"), Some("49152"), "First relayed port"),
+    Flag::new("max-port", Kind::One("PORT"), Some("65535"), "Last relayed port"),
+    Flag::new(
+        "realm",
+        Kind::One("NAME"),
+        Some("castling"),
+        "Authentication realm; above 8 bytes it makes replies to strangers longer than twice their requests",
+    ),
+    Flag::new(
+        "secret-file",
+        Kind::One("FILE"),
+        None,
+        "Shared secrets, one a line; the first mints, all verify [default: turn-secret in the state directory, made at first start]",
+    ),
+    Flag::new("user", Kind::Secrets("NAME:PASSWORD"), None, "Static long-term user"),
+    Flag::new(
+        "allow-peer",
+        Kind::Many("CIDR"),
+        None,
+        "Peers to reach although their addresses are for special use",
+    ),
+    Flag::new("deny-peer", Kind::Many("CIDR"), None, "Peers never to reach"),
+    Flag::new(
+        "allocations-per-user",
+        Kind::One("N"),
+        Some("28"),
+        "Most allocations of one user; 0 is off",
+    ),
+    Flag::new(
+        "max-allocations",
+        Kind::One("N"),
+        None,
+        "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
+    ),
+    Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
+    Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
+    Flag::new(
+        "admin-token-file",
+        Kind::One("FILE"),
+        None,
+        "Bearer token; needed when --admin is not loopback",
+    ),
+    Flag::new(
+        "state-dir",
+        Kind::One("DIR"),
+        None,
+        "Where the secret is kept [default: $STATE_DIRECTORY, else ./state]",
+    ),
+];
+
+/// What a relay is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses for STUN and TURN over UDP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses that the operator did not ask for; those the host lacks are left out.
+    pub listen_is_default: bool,
+    /// Second STUN port; 0 is off.
+    pub stun_alt_port: u16,
+    /// Where relayed ports are opened, at most one per family.
+    pub relay_ips: Vec<RelayIp>,
+    /// First and last relayed port.
+    pub ports: (u16, u16),
+    /// Authentication realm.
+    pub realm: String,
+    /// Shared secrets; the first mints.
+    pub secrets: Vec<Vec<u8>>,
+    /// Static users and their passwords.
+    pub users: BTreeMap<String, String>,
+    /// Opened peer networks.
+    pub allow_peers: Vec<Cidr>,
+    /// Closed peer networks.
+    pub deny_peers: Vec<Cidr>,
+    /// Ports of other services of this process, which no peer may be.
+    pub service_ports: Vec<u16>,
+    /// Most allocations of one user.
+    pub allocations_per_user: usize,
+    /// Most allocations in all.
+    pub allocations_max: usize,
+    /// Packet threads.
+    pub workers: usize,
+    /// HTTP for metrics and health.
+    pub admin: SocketAddr,
+    /// Bearer token of the admin address.
+    pub admin_token: Option<String>,
+}
+
+impl Config {
+    /// Checks every setting, and makes the secret at first start.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used: the operator's mistake, or the host's state.
+    pub fn from_settings(settings: &Settings) -> Result<Self, SettingError> {
+        let listen_is_default = !settings.given("listen");
+        let listen = if listen_is_default {
+            vec![([0, 0, 0, 0], 3478).into(), (std::net::Ipv6Addr::UNSPECIFIED, 3478).into()]
+        } else {
+            settings.many("listen")?
+        };
+        let ports = (settings.required("min-port")?, settings.required("max-port")?);
+        if ports.0 < 1024 || ports.0 > ports.1 {
+            let text = format!("{}: must be from 1024 to --max-port {}", ports.0, ports.1);
+            return Err(SettingError::new("min-port", text));
+        }
+        let admin: SocketAddr = settings.required("admin")?;
+        let admin_token = admin_token(settings)?;
+        if !admin.ip().is_loopback() && admin_token.is_none() {
+            let text = format!("{admin}: not loopback, so --admin-token-file is needed");
+            return Err(SettingError::new("admin", text));
+        }
+        let secret_file = settings.one::<PathBuf>("secret-file")?;
+        let secrets = match secret_file {
+            Some(path) => load_secrets(&path)?,
+            None => load_or_make_secret(&state_dir(settings)?.join("turn-secret"))?,
+        };
+        let workers = match settings.one("workers")? {
+            Some(workers) => workers,
+            None => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+        };
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(SettingError::new("workers", format!("{workers}: 1 to {WORKERS_MAX}")));
+        }
+        Ok(Self {
+            listen,
+            listen_is_default,
+            stun_alt_port: settings.required("stun-alt-port")?,
+            relay_ips: relay_ips(settings)?,
+            ports,
+            realm: settings.required("realm")?,
+            secrets,
+            users: users(settings)?,
+            allow_peers: settings.many("allow-peer")?,
+            deny_peers: settings.many("deny-peer")?,
+            service_ports: Vec::new(),
+            allocations_per_user: unlimited_if_zero(settings.required("allocations-per-user")?),
+            allocations_max: match settings.one("max-allocations")? {
+                Some(most) => unlimited_if_zero(most),
+                None => default_allocations_max(ports),
+            },
+            workers,
+            admin,
+            admin_token,
+        })
+    }
+
+    /// The address that clients are told for this family.
+    #[must_use]
+    pub fn external_ip(&self, family: Family) -> Option<IpAddr> {
+        let relay = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family)?;
+        Some(relay.external)
+    }
+}
+
+/// The state directory: `--state-dir`, else `$STATE_DIRECTORY`, else `./state`.
+///
+/// # Errors
+/// None in practice: any text is a path.
+pub fn state_dir(settings: &Settings) -> Result<PathBuf, SettingError> {
+    let given = settings.one("state-dir")?;
+    let by_systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    Ok(given.or_else(by_systemd).unwrap_or_else(|| PathBuf::from("state")))
+}
+
+/// Reads shared secrets, one a line; blank lines do not count.
+///
+/// # Errors
+/// A file that cannot be read, holds no secret, or one that is short or well known.
+pub fn load_secrets(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
+    let wrong = |text: String| SettingError::new("secret-file", text);
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    for line in &lines {
+        if SAMPLE_SECRETS.contains(line) || line.len() < SECRET_LEN_MIN {
+            let text = "a secret needs 16 bytes or more, and none from a manual; \
+                        `openssl rand -base64 32` makes one";
+            return Err(wrong(format!("{}: {text}", path.display())));
+        }
+    }
+    if lines.is_empty() {
+        return Err(wrong(format!("{}: it holds no secret", path.display())));
+    }
+    Ok(lines.into_iter().map(|line| line.as_bytes().to_vec()).collect())
+}
+
+/// The secret of a state directory, made from 32 random bytes if there is none yet.
+fn load_or_make_secret(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
+    let wrong = |error: std::io::Error| {
+        SettingError::new("state-dir", format!("{}: {error}", path.display()))
+    };
+    if !path.exists() {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(wrong)?;
+        }
+        let mut raw = [0; 32];
+        getrandom::fill(&mut raw).expect("the kernel has randomness");
+        let text = Base64UrlUnpadded::encode_string(&raw);
+        // Written aside and linked into place: a crash leaves the old state or the new, and of
+        // two first starts at once the first wins.
+        let aside = path.with_extension(format!("new-{}", std::process::id()));
+        let _ = std::fs::remove_file(&aside);
+        let mut options = std::fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(&aside).map_err(wrong)?;
+        let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+        let linked = written.and_then(|()| std::fs::hard_link(&aside, path));
+        let _ = std::fs::remove_file(&aside);
+        match linked {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(wrong(error)),
+            _ => {}
+        }
+    }
+    let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode();
+    if mode & 0o007 != 0 {
+        let text = format!("{}: everybody may read it; run chmod 600 on it", path.display());
+        return Err(SettingError::new("state-dir", text));
+    }
+    load_secrets(path)
+}
+
+fn admin_token(settings: &Settings) -> Result<Option<String>, SettingError> {
+    let Some(path) = settings.one::<PathBuf>("admin-token-file")? else { return Ok(None) };
+    let wrong =
+        |text: String| SettingError::new("admin-token-file", format!("{}: {text}", path.display()));
+    let token = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let token = token.trim().to_owned();
+    if token.len() < SECRET_LEN_MIN {
+        return Err(wrong(format!("a token needs {SECRET_LEN_MIN} bytes or more")));
+    }
+    Ok(Some(token))
+}
+
+fn users(settings: &Settings) -> Result<BTreeMap<String, String>, SettingError> {
+    let pair = |text: String| match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+            Ok((name.to_owned(), password.to_owned()))
+        }
+        _ => Err(SettingError::new("user", "the form is NAME:PASSWORD")),
+    };
+    settings.many::<String>("user")?.into_iter().map(pair).collect()
+}
+
+/// The relay's addresses: as given, or those of the routes out, with their external forms.
+fn relay_ips(settings: &Settings) -> Result<Vec<RelayIp>, SettingError> {
+    let mut locals: Vec<IpAddr> = settings.many("relay-ip")?;
+    if locals.is_empty() {
+        locals = Family::ALL.into_iter().filter_map(host::route_out).collect();
+    }
+    if locals.is_empty() {
+        tracing::warn!("no route out: relayed ports are opened on 127.0.0.1 only");
+        locals.push([127, 0, 0, 1].into());
+    }
+    let mut relay_ips: Vec<_> =
+        locals.into_iter().map(|local| RelayIp { local, external: local }).collect();
+    for family in Family::ALL {
+        let here = relay_ips.iter().filter(|ip| Family::of(&ip.local) == family).count();
+        if here > 1 {
+            return Err(SettingError::new("relay-ip", "one address per family, not more"));
+        }
+    }
+    for external in settings.many::<ExternalIp>("external-ip")? {
+        let fits = |ip: &&mut RelayIp| match external.local {
+            Some(local) => ip.local == local,
+            None => ip.local.is_ipv4() == external.public.is_ipv4(),
+        };
+        let text = format!("{}: no relay address belongs to it", external.public);
+        let relay = relay_ips.iter_mut().find(fits);
+        relay.ok_or_else(|| SettingError::new("external-ip", text))?.external = external.public;
+    }
+    Ok(relay_ips)
+}
+
+struct ExternalIp {
+    public: IpAddr,
+    local: Option<IpAddr>,
+}
+
+impl FromStr for ExternalIp {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (public, local) =
+            text.split_once('/').map_or((text, None), |(public, local)| (public, Some(local)));
+        Ok(Self { public: public.parse()?, local: local.map(str::parse).transpose()? })
+    }
+}
+
+fn unlimited_if_zero(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
+}
+
+/// Nine tenths of the ports, and no more than there are descriptors for.
+fn default_allocations_max((first, last): (u16, u16)) -> usize {
+    let ports = usize::from(last - first) + 1;
+    let descriptors = host::descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
+    (ports * 9 / 10).clamp(1, usize::try_from(descriptors).unwrap_or(usize::MAX).max(1))
+}

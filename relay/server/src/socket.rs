@@ -1,0 +1,136 @@
+//! Everything that needs the kernel's own calls: the only module with `unsafe`.
+//!
+//! Each unsafe block is a system call or the reading of what one wrote; every buffer's length is
+//! passed beside its pointer.
+#![allow(unsafe_code)] // recvmmsg, sendmmsg, epoll and getifaddrs have no safe form in std
+
+mod epoll;
+mod name;
+mod receive;
+mod send;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub use epoll::{Epoll, Waker};
+pub use receive::{Arena, Span};
+pub use send::{Outgoing, Sender};
+
+/// Receive buffer that a listener asks for, in bytes.
+const LISTENER_BUFFER_LEN: usize = 4 << 20;
+
+/// Binds a listener; with `shared`, several of them may have the same address.
+///
+/// # Errors
+/// What the kernel says: the address is taken, foreign, or of a family that the host lacks.
+pub fn bind_listener(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = open(address, shared)?;
+    // A host that forbids large buffers still works, with less room for bursts.
+    let _ = socket.set_recv_buffer_size(LISTENER_BUFFER_LEN);
+    let _ = socket.set_send_buffer_size(LISTENER_BUFFER_LEN);
+    if address.ip().is_unspecified() {
+        report_destinations(&socket, address.is_ipv4())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Binds a relayed port.
+///
+/// # Errors
+/// What the kernel says: the port is taken, or descriptors have run out.
+pub fn bind_relayed(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(address, false)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(shared)?;
+    Ok(socket)
+}
+
+/// Makes the kernel say which of our addresses a datagram was for, so that the reply comes from it.
+fn report_destinations(socket: &Socket, v4: bool) -> io::Result<()> {
+    let (level, option) = if v4 {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: `on` outlives the call, and its size is given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Datagrams that the kernel threw away because the socket's buffer was full, since it was opened.
+pub fn dropped_by_kernel(socket: BorrowedFd<'_>) -> u64 {
+    const SK_MEMINFO_VARS: usize = 9;
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut info = [0u32; SK_MEMINFO_VARS];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done == 0 { info[SK_MEMINFO_DROPS].into() } else { 0 }
+}
+
+/// Every address of every interface.
+pub fn interface_addresses() -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the kernel's list is only read, and freed once.
+    unsafe {
+        if libc::getifaddrs(&raw mut first) != 0 {
+            return found;
+        }
+        let mut at = first;
+        while let Some(entry) = at.as_ref() {
+            if let Some(address) = name::read_sockaddr(entry.ifa_addr) {
+                found.push(address.ip());
+            }
+            at = entry.ifa_next;
+        }
+        libc::freeifaddrs(first);
+    }
+    found
+}
+
+/// Raises the soft limit of open files to the hard one, and says what it is now.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return 1024;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
+            limit = raised;
+        }
+    }
+    limit.rlim_cur
+}
