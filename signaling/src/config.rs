@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use castling_relay::config::{FLAGS as RELAY_FLAGS, load_secrets, state_dir};
 use castling_relay::settings::{Flag, Kind, SettingError, Settings};
 use relay_proto::policy::Cidr;
 
 use crate::files::Files;
 use crate::hub::Limits;
-use crate::relays::{Choice, Relays};
+use crate::relays::{Choice, Relays, below_prefix};
 use crate::visitor::Origins;
 
 /// Name of the program, and prefix of its environment variables.
@@ -53,7 +54,8 @@ const OWN_FLAGS: &[Flag] = &[
 /// Every setting of the program, those of the embedded relay below [`RELAY_PREFIX`].
 #[must_use]
 pub fn flags() -> Vec<Flag> {
-    OWN_FLAGS.to_vec()
+    let relay = RELAY_FLAGS.iter().map(|flag| flag.prefixed(RELAY_PREFIX));
+    OWN_FLAGS.iter().cloned().chain(relay).collect()
 }
 
 /// What the server runs with.
@@ -109,11 +111,18 @@ impl Config {
 fn relays(settings: &Settings) -> Result<Choice, SettingError> {
     let urls = settings.many("relay")?;
     if urls.is_empty() {
-        return Ok(Choice::Embedded(settings.below(RELAY_PREFIX)));
+        let mut relay = settings.below(RELAY_PREFIX);
+        for shared in ["secret-file", "state-dir"] {
+            if let Some(value) = settings.one::<String>(shared)? {
+                relay.set_default(shared, &value);
+            }
+        }
+        let config = castling_relay::Config::from_settings(&relay).map_err(below_prefix)?;
+        return Ok(Choice::Embedded(Box::new(config)));
     }
-    let path: PathBuf = settings.required("secret-file")?;
-    let wrong = |error| SettingError::new("secret-file", format!("{}: {error}", path.display()));
-    let secret = std::fs::read_to_string(&path).map_err(wrong)?.trim().as_bytes().to_vec();
+    let given = settings.one("secret-file")?;
+    let path = given.map_or_else(|| Ok(state_dir(settings)?.join("turn-secret")), Ok)?;
+    let secret = load_secrets(&path)?.into_iter().next().unwrap_or_default();
     Ok(Choice::StandAlone(Relays::stand_alone(&urls, secret)?))
 }
 

@@ -13,6 +13,7 @@ mod metrics;
 pub mod name;
 mod outlet;
 mod pace;
+mod plan;
 pub mod protocol;
 mod relays;
 pub mod room;
@@ -20,13 +21,14 @@ mod server;
 pub mod socket;
 mod visitor;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castling_relay::settings::SettingError;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::config::Config;
@@ -37,13 +39,12 @@ use crate::ice::Issuer;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// A running server.
-#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     admin: SocketAddr,
     hub: Arc<Hub>,
     listeners: Vec<JoinHandle<()>>,
-    relay: Option<relays::Embedded>,
+    relay: Option<castling_relay::Handle>,
 }
 
 /// Starts the relay, if one is embedded, and both listeners.
@@ -53,7 +54,9 @@ pub struct Server {
 pub async fn start(config: Config) -> Result<Server, SettingError> {
     let (listener, address) = bind("listen", config.listen).await?;
     let (admin_listener, admin) = bind("admin", config.admin).await?;
-    let (relays, relay) = config.relays.start()?;
+    let own_ports = vec![address.port(), admin.port()];
+    let started = spawn_blocking(move || config.relays.start(own_ports)).await;
+    let (relays, relay) = started.expect("starting a relay does not panic")?;
     let issuer = Issuer::new(relays, hub::random());
     let hub = Arc::new(Hub::new(issuer, config.limits, hub::random()));
     let site = server::Site {
@@ -94,13 +97,23 @@ impl Server {
         // A member that does not answer is cut off.
         let _ = timeout(STOP_WITHIN, self.hub.emptied()).await;
         if let Some(relay) = self.relay {
-            relay.stop();
+            // Its threads are joined; one that panicked has ended the process.
+            let _ = spawn_blocking(move || relay.stop()).await;
         }
     }
 }
 
 async fn bind(key: &str, at: SocketAddr) -> Result<(TcpListener, SocketAddr), SettingError> {
-    let failed = |error| SettingError::new(key, format!("{at}: {error}"));
+    let failed = |error: io::Error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program uses this port; stop it or choose another".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => "this host has no such address".to_owned(),
+            _ => error.to_string(),
+        };
+        SettingError::new(key, format!("{at}: {text}"))
+    };
     let listener = TcpListener::bind(at).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use castling_relay::settings::{SettingError, Settings};
+use castling_relay::Handle;
+use castling_relay::settings::SettingError;
+
+use crate::config::RELAY_PREFIX;
 
 /// Most URLs of one kind in an answer: a browser asks every server of its list.
 const URLS_MAX: usize = 4;
@@ -13,31 +16,34 @@ pub enum Choice {
     /// Relays that run on their own.
     StandAlone(Relays),
     /// One in this process.
-    Embedded(Settings),
-}
-
-/// A relay in this process.
-#[derive(Debug)]
-pub struct Embedded;
-
-impl Embedded {
-    /// Ends it.
-    pub fn stop(self) {}
+    Embedded(Box<castling_relay::Config>),
 }
 
 impl Choice {
-    /// Starts the embedded relay, if that was the choice.
+    /// Starts the embedded relay, if that was the choice. `service_ports` are those of this
+    /// process that no peer may be.
     ///
     /// # Errors
-    /// The relay cannot start: the operator's mistake.
-    pub fn start(self) -> Result<(Relays, Option<Embedded>), SettingError> {
-        match self {
-            Self::StandAlone(relays) => Ok((relays, None)),
-            Self::Embedded(_) => {
-                Err(SettingError::new("relay", "this build embeds none; give --relay URL"))
-            }
-        }
+    /// The relay cannot start, for example because its port is taken: the operator's mistake.
+    pub fn start(self, service_ports: Vec<u16>) -> Result<(Relays, Option<Handle>), SettingError> {
+        let mut config = match self {
+            Self::StandAlone(relays) => return Ok((relays, None)),
+            Self::Embedded(config) => *config,
+        };
+        config.service_ports = service_ports;
+        let secret = config.secrets.first().cloned().unwrap_or_default();
+        let behind_nat = config.relay_ips.iter().filter(|ip| ip.external != ip.local);
+        let external: Vec<_> = behind_nat.map(|ip| ip.external).collect();
+        let relay = castling_relay::start(config).map_err(below_prefix)?;
+        Ok((Relays::embedded(relay.listening(), &external, secret), Some(relay)))
     }
+}
+
+/// The relay's own words about a setting, under the name that the setting has here.
+pub fn below_prefix(error: SettingError) -> SettingError {
+    let line = error.to_string();
+    let (key, text) = line.split_once(": ").unwrap_or(("", &line));
+    SettingError::new(format!("{RELAY_PREFIX}{key}"), text)
 }
 
 /// Where the relays are, and the secret that they share with us.
@@ -82,14 +88,14 @@ impl Relays {
         Ok(Self { places: places?, secret })
     }
 
-    /// The relay in this process, bound to `listening`. `external` is its address in the eyes of
-    /// the clients, if it is not its own.
+    /// The relay in this process, bound to `listening`. `external` are its addresses in the eyes
+    /// of the clients, for families where these are not its own.
     #[must_use]
-    pub fn embedded(listening: &[SocketAddr], external: Option<IpAddr>, secret: Vec<u8>) -> Self {
+    pub fn embedded(listening: &[SocketAddr], external: &[IpAddr], secret: Vec<u8>) -> Self {
         let place = |at: &SocketAddr| {
             let own = Some(at.ip()).filter(|ip| !ip.is_unspecified());
             Place::Embedded {
-                ip: external.filter(|ip| ip.is_ipv6() == at.is_ipv6()).or(own),
+                ip: external.iter().find(|ip| ip.is_ipv6() == at.is_ipv6()).copied().or(own),
                 six: at.is_ipv6(),
                 port: at.port(),
             }
@@ -174,8 +180,8 @@ mod tests {
 
     fn embedded(listening: &[&str], external: Option<&str>, host: Option<&str>) -> Vec<String> {
         let at: Vec<_> = listening.iter().map(|at| at.parse().expect("address")).collect();
-        let external = external.map(|ip| ip.parse().expect("address"));
-        let urls = Relays::embedded(&at, external, Vec::new()).urls(host);
+        let external: Vec<_> = external.iter().map(|ip| ip.parse().expect("address")).collect();
+        let urls = Relays::embedded(&at, &external, Vec::new()).urls(host);
         let stun: Vec<_> = urls.turn.iter().map(|turn| stun_of(turn).flatten()).collect();
         assert_eq!(stun, urls.stun.iter().cloned().map(Some).collect::<Vec<_>>());
         urls.turn

@@ -20,6 +20,7 @@ use crate::accept::Remote;
 use crate::files::Files;
 use crate::headers::secure;
 use crate::hub::{Hub, IceRefusal};
+use crate::plan::plan;
 use crate::socket::{self, FRAME_BYTES_MAX};
 use crate::visitor::{self, Origins};
 
@@ -49,6 +50,7 @@ pub fn public(site: Arc<Site>) -> Router {
         .route("/c/{code}", get(index))
         .route("/ws", get(websocket))
         .route("/api/ice", get(ice))
+        .route("/api/plan", get(plan))
         .route("/healthz", get(healthy))
         .fallback(file)
         .layer(from_fn(secure))
@@ -142,7 +144,7 @@ async fn healthy() -> &'static str {
 }
 
 /// An answer with one sentence for whoever reads it.
-fn refuse(status: StatusCode, text: &str) -> Response<Body> {
+pub(crate) fn refuse(status: StatusCode, text: &str) -> Response<Body> {
     (status, Json(json!({ "error": text }))).into_response()
 }
 
