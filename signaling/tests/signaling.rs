@@ -4,6 +4,8 @@
 mod http;
 #[path = "signaling/program.rs"]
 mod program;
+#[path = "signaling/relay.rs"]
+mod relay;
 #[path = "signaling/rooms.rs"]
 mod rooms;
 #[path = "signaling/school.rs"]

@@ -165,6 +165,18 @@ async fn no_path_leads_out_of_the_app() {
 }
 
 #[tokio::test]
+async fn a_plan_is_the_models_and_a_bad_question_gets_a_sentence() {
+    let school = School::open(&[]).await;
+    let answer = school.get("/api/plan?people=5&relayed=1&video=1Mbit", "").await;
+    let class = bandwidth_model::Class::from_pairs([("people", "5"), ("relayed", "1")]);
+    let plan = bandwidth_model::Plan::of(&class.expect("a question"));
+    assert_eq!((answer.status, answer.body), (200, plan.to_json()));
+    let refused = school.get("/api/plan?people=none", "").await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.starts_with("{\"error\":\"people: "), "{}", refused.body);
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_long_is_refused() {
     let school = School::open(&[]).await;
     let long = format!("X-Long: {}\r\n", "x".repeat(9000));

@@ -118,6 +118,26 @@ fn a_relay_that_is_none_is_named() {
 }
 
 #[test]
+fn a_mistake_of_the_embedded_relay_is_named_with_its_prefix() {
+    let folder = tempfile::tempdir().expect("folder");
+    let busy = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let busy = busy.local_addr().expect("address").to_string();
+    let free = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--relay.admin=127.0.0.1:0"];
+    let cases: [(&[&str], &str); 4] = [
+        (&["--relay.min-port", "80"], "relay.min-port: 80"),
+        (&["--relay.listen", &busy], &format!("relay.listen: {busy}: another program")),
+        (&["--relay.workers", "many"], "relay.workers: \"many\""),
+        (&["--relay.allow-peer", "10.0.0.1/8"], "relay.allow-peer: "),
+    ];
+    for (args, wanted) in cases {
+        let output = run(folder.path(), &[&free[..], args].concat());
+        let text = one_line(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(wanted), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn checked_settings_are_printed_without_starting() {
     let folder = tempfile::tempdir().expect("folder");
     std::fs::write(folder.path().join("secret"), SECRET).expect("secret");
