@@ -106,6 +106,11 @@ describe("making a link", () => {
     expect(end.message(2, OFFER)).toEqual([]);
   });
 
+  it("an answer is taken once", () => {
+    const end = End.connected("offerer");
+    expect(end.message(1, ANSWER)).toEqual([]);
+  });
+
   it("the same offer is answered once", () => {
     const end = new End("answerer");
     end.message(1, OFFER);
@@ -208,6 +213,13 @@ describe("the watchdog", () => {
     end.feed({ on: "start" });
     expect(end.pass(OFFER_MS)).toEqual([{ do: "send", epoch: 1, body: { kind: "reset" } }]);
     expect(end.message(1, OFFER)).toEqual([{ do: "accept", epoch: 1, sdp: "offer" }]);
+  });
+
+  it("asks again when the question is lost, too", () => {
+    const end = new End("answerer");
+    end.feed({ on: "start" });
+    end.pass(OFFER_MS);
+    expect(end.pass(OFFER_MS)).toEqual([{ do: "send", epoch: 2, body: { kind: "reset" } }]);
   });
 
   it("leaves a link in peace that works", () => {

@@ -327,13 +327,13 @@ function open(link: Link, epoch: number, now: number, out: Action[]): Link {
 
 /** Keeps the current connection as the previous one if it ever worked, and closes it if not. */
 function retire(link: Link, out: Action[]): Link {
-  const { current, previous } = link;
+  const { current } = link;
   if (!current) return link;
   if (!current.worked || current.connection === "closed") {
     out.push({ do: "close", epoch: current.epoch });
     return { ...link, current: null };
   }
-  if (previous) out.push({ do: "close", epoch: previous.epoch });
+  // There is no other previous one: it was closed when the current one began to work.
   return { ...link, current: null, previous: current };
 }
 
