@@ -12,7 +12,7 @@ export const GAP = 12;
  * No tile is taller than this, as width divided by height, or flatter: cameras send 4:3, and
  * cutting more off would cut heads.
  */
-export const ASPECT_MIN = 0.8;
+export const ASPECT_MIN = 0.7;
 export const ASPECT_MAX = 1.6;
 
 /** The largest size at which `count` tiles fit into `width` by `height` pixels. */
