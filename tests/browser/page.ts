@@ -2,7 +2,8 @@
  * What a person is told when something is not as it should be. Tells `said` with the sentence on
  * the screen, or fails.
  *
- * Argument: JSON with `check`, `namespace` and `origin`.
+ * Argument: JSON with `check`, `origin` and the `namespaces` of the people, in the order in which
+ * they start. The first one sits behind a firewall that lets UDP through to the relay alone.
  */
 
 import { run, tell } from "./lines.ts";
@@ -10,7 +11,7 @@ import { Person, type Setup } from "./person.ts";
 
 interface Question {
   check: keyof typeof checks;
-  namespace: string;
+  namespaces: string[];
   origin: string;
 }
 
@@ -96,13 +97,19 @@ const checks = {
     return text;
   },
 
-  /** The relay does not accept what the server hands out: people are told in words. */
+  /**
+   * The relay does not accept what the server hands out, and one person cannot do without it:
+   * both are told in words.
+   */
   async refusedByRelay(start: Start) {
     const first = await start({ name: "Ana", devices: "none" });
     await first.join(ROOM);
     const second = await start({ name: "Ben", devices: "none" });
     await second.join(ROOM);
-    return await second.sentence(/relay.*refused|refused.*relay/i);
+    const [text] = await Promise.all(
+      [first, second].map((person) => person.sentence(/relay.*refused|refused.*relay/i)),
+    );
+    return text ?? "";
   },
 };
 
@@ -110,15 +117,20 @@ type Start = (setup: Omit<Setup, "namespace" | "origin">) => Promise<Person>;
 
 await run(async () => {
   const question = JSON.parse(process.argv[2] ?? "") as Question;
-  const { namespace, origin } = question;
+  const { namespaces, origin } = question;
   const people: Person[] = [];
   try {
     const text = await checks[question.check](async (setup) => {
+      const namespace = namespaces[people.length];
+      if (namespace === undefined) throw new Error("more people than namespaces");
       const person = await Person.launch({ ...setup, namespace, origin });
       people.push(person);
       return person;
     });
     tell({ event: "said", text });
+  } catch (error) {
+    const complaints = people.flatMap((person) => person.complaints);
+    throw new Error([String(error), ...complaints].join("\n"));
   } finally {
     await Promise.all(people.map((person) => person.close()));
   }

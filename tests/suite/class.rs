@@ -13,6 +13,8 @@ use e2e::scrape;
 pub const WEB: SocketAddr = SocketAddr::new(IpAddr::V4(SERVER), 8080);
 /// Where the embedded relay serves its metrics, inside the namespace.
 pub const RELAY_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9641);
+/// The server's secret where it has no relay of its own.
+const SECRET: &str = "south-of-the-board";
 /// How long the program may take until it answers.
 const START_WAIT: Duration = Duration::from_secs(10);
 
@@ -24,11 +26,15 @@ pub struct Class {
 
 impl Class {
     /// Starts the server and waits until it answers: with its embedded relay, or handing out the
-    /// URL of `another` relay.
+    /// URL of `another` relay, whose secret it does not know.
     pub fn start(lab: &Lab, another: Option<&str>) -> Outcome<Self> {
         let state = tempfile::tempdir()?;
         let relay = match another {
-            Some(url) => format!("--relay {url}"),
+            Some(url) => {
+                let secret = state.path().join("secret");
+                std::fs::write(&secret, format!("{SECRET}\n"))?;
+                format!("--relay {url} --secret-file {}", secret.display())
+            }
             None => format!(
                 "--relay.listen {SERVER}:3478 --relay.relay-ip {SERVER} \
                  --relay.allow-peer 203.0.113.0/24"

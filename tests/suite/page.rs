@@ -46,7 +46,7 @@ fn check(name: &str, other_secret: bool) {
     if let Some(reason) = browser::missing().or_else(|| class::program().err()) {
         return skip(name, &reason);
     }
-    let lab = Lab::build(&[Network::Public]).expect("laboratory");
+    let lab = Lab::build(&[Network::Firewall, Network::Cone]).expect("laboratory");
     let url = format!("turn:{SERVER}:3478?transport=udp");
     let relay = if other_secret {
         match Subject::Castling.program() {
@@ -59,7 +59,7 @@ fn check(name: &str, other_secret: bool) {
     let class = Class::start(&lab, relay.as_ref().map(|_| url.as_str())).expect("class");
     let argument = json!({
         "check": name,
-        "namespace": lab.client(0).name(),
+        "namespaces": [lab.client(0).name(), lab.client(1).name()],
         "origin": format!("http://{WEB}"),
     });
     let mut spec = Spec::start("page.ts", &argument).expect("spec");
