@@ -21,6 +21,8 @@ export interface LinkView {
 export interface Sample {
   /** Milliseconds since 1970, to the microsecond. */
   at: number;
+  /** Milliseconds that the page took to answer. */
+  took: number;
   links: LinkView[];
   /** The badges' texts as a person sees them, one for each other member. */
   badges: string[];
@@ -125,16 +127,17 @@ export class Person {
 
   /** All links at this moment. */
   async sample(): Promise<Sample> {
-    const { at, links } = await this.page.evaluate(async () => {
+    const { at, took, links } = await this.page.evaluate(async () => {
       const { castling } = globalThis as unknown as {
         castling: { links(): Promise<LinkView[]> };
       };
       const before = performance.now();
       const links = await castling.links();
-      return { at: performance.timeOrigin + (before + performance.now()) / 2, links };
+      const after = performance.now();
+      return { at: performance.timeOrigin + (before + after) / 2, took: after - before, links };
     });
     const badges = await this.page.getByTestId("badge").allInnerTexts();
-    return { at, links, badges };
+    return { at, took, links, badges };
   }
 
   async close(): Promise<void> {

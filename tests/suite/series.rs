@@ -30,6 +30,11 @@ const EDGE_MS: f64 = 2_000.0;
 /// Points of such an average.
 const EDGE_POINTS: u32 = 40;
 
+/// A reading that took longer than this, in milliseconds, says too little about when it was true.
+const CRISP_MS: f64 = 40.0;
+/// Fewest readings of a counter: a busy machine must not leave a comparison to two of them.
+const READINGS_MIN: usize = 20;
+
 /// A span of time, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
@@ -129,6 +134,7 @@ pub struct Recording {
 struct Sample {
     person: usize,
     at: f64,
+    took: f64,
     links: Vec<Link>,
     badges: Vec<String>,
 }
@@ -160,17 +166,21 @@ impl Recording {
 
     /// Reads the kernel's counters and the relay's once.
     pub fn look_at_server(&mut self, server: &Namespace, relay: SocketAddr) -> Outcome<()> {
-        let (at, (all, kinds)) =
+        let (when, (all, kinds)) =
             timed(|| Ok((counters::interface(server)?, counters::kinds(server)?)))?;
         let (udp, stun) = (all - kinds.other, kinds.stun);
         for (nth, (udp, stun)) in [(udp.rx, stun.rx), (udp.tx, stun.tx)].into_iter().enumerate() {
-            self.kernel[nth].push(at, udp.bytes as f64);
-            self.stun[nth].push(at, stun.bytes as f64);
+            if let Some(at) = when {
+                self.kernel[nth].push(at, udp.bytes as f64);
+                self.stun[nth].push(at, stun.bytes as f64);
+            }
         }
-        let (at, metrics) = timed(|| scrape::metrics(server, relay))?;
+        let (when, metrics) = timed(|| scrape::metrics(server, relay))?;
         for (series, direction) in self.relay.iter_mut().zip(["rx", "tx"]) {
             let bytes = metrics.count("relay_wire_bytes_total", &[("direction", direction)])?;
-            series.push(at, bytes as f64);
+            if let Some(at) = when {
+                series.push(at, bytes as f64);
+            }
         }
         for (links, kind) in self.relay_links.iter_mut().zip(["one_sided", "two_sided"]) {
             *links = metrics.count("relay_links", &[("kind", kind)])?;
@@ -183,6 +193,10 @@ impl Recording {
         for event in events.into_iter().filter(|event| event["event"] == "sample") {
             let sample: Sample = serde_json::from_value(event)
                 .map_err(|error| Failure::new(format!("a page's sample: {error}")))?;
+            self.badges[sample.person] = sample.badges;
+            if sample.took > CRISP_MS {
+                continue;
+            }
             for link in sample.links {
                 let end = self.pages[sample.person].entry(link.name).or_default();
                 let [sent, received] = &mut end.flows;
@@ -194,21 +208,27 @@ impl Recording {
                 end.relayed.push(link.relayed.unwrap_or_default());
                 end.own_leg.push(link.own_leg);
             }
-            self.badges[sample.person] = sample.badges;
         }
         Ok(())
     }
 
     /// The longest span that every counter covers.
-    pub fn window(&self) -> Window {
+    ///
+    /// # Errors
+    /// The machine was too busy for enough crisp readings.
+    pub fn window(&self) -> Outcome<Window> {
         let ends = self.pages.iter().flatten().map(|(_, end)| &end.frames);
         let all: Vec<_> =
             self.relay.iter().chain(&self.kernel).chain(&self.stun).chain(ends).collect();
-        Window {
+        let fewest = all.iter().map(|series| series.0.len()).min().unwrap_or_default();
+        if fewest < READINGS_MIN {
+            return Err(Failure::new(format!("{fewest} readings within {CRISP_MS} ms each")));
+        }
+        Ok(Window {
             begin: all.iter().map(|series| series.first()).fold(f64::NEG_INFINITY, f64::max),
             // Readings must lie on both sides of the end.
             end: all.iter().map(|series| series.last()).fold(f64::INFINITY, f64::min) - 1.0,
-        }
+        })
     }
 
     /// Every person's links, by the name of the other end.
@@ -242,11 +262,12 @@ impl Recording {
     }
 }
 
-/// What `read` answers, with the middle of the time that it took.
-fn timed<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<(f64, T)> {
+/// What `read` answers, with the middle of the time that it took if that was short.
+fn timed<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<(Option<f64>, T)> {
     let before = milliseconds();
     let answer = read()?;
-    Ok(((before + milliseconds()) / 2.0, answer))
+    let after = milliseconds();
+    Ok(((after - before <= CRISP_MS).then_some((before + after) / 2.0), answer))
 }
 
 fn milliseconds() -> f64 {
