@@ -10,6 +10,7 @@ use relay_proto::policy::Cidr;
 use crate::files::Files;
 use crate::hub::Limits;
 use crate::relays::{Choice, Relays, below_prefix};
+use crate::socket::Timing;
 use crate::visitor::Origins;
 
 /// Name of the program, and prefix of its environment variables.
@@ -71,6 +72,8 @@ pub struct Config {
     pub relays: Choice,
     /// Most WebSockets.
     pub limits: Limits,
+    /// When things happen on a connection; no setting changes it.
+    pub timing: Timing,
     /// Pages that may connect.
     pub origins: Origins,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -98,6 +101,7 @@ impl Config {
             admin_token,
             relays: relays(settings)?,
             limits: limits(settings)?,
+            timing: Timing::default(),
             origins: Origins {
                 allowed: settings.many("origin")?,
                 allow_none: settings.switch("allow-no-origin")?,

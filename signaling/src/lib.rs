@@ -58,7 +58,7 @@ pub async fn start(config: Config) -> Result<Server, SettingError> {
     let started = spawn_blocking(move || config.relays.start(own_ports)).await;
     let (relays, relay) = started.expect("starting a relay does not panic")?;
     let issuer = Issuer::new(relays, hub::random());
-    let hub = Arc::new(Hub::new(issuer, config.limits, hub::random()));
+    let hub = Arc::new(Hub::new(issuer, config.limits, config.timing, hub::random()));
     let site = server::Site {
         hub: hub.clone(),
         files: config.files,

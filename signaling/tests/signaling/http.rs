@@ -1,7 +1,11 @@
 //! Pages, credentials and metrics over plain HTTP.
 
 use castling_signaling::protocol::Ice;
+use castling_signaling::socket::Timing;
 use relay_proto::credential;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::school::{Answer, SECRET, School, request};
 
@@ -25,7 +29,7 @@ async fn with_app() -> School {
         "--secret-file".to_owned(),
         folder.path().join("secret").display().to_string(),
     ];
-    School::with(folder, &args).await
+    School::with(folder, &args, Timing::default()).await
 }
 
 #[tokio::test]
@@ -181,6 +185,15 @@ async fn a_head_that_is_too_long_is_refused() {
     let school = School::open(&[]).await;
     let long = format!("X-Long: {}\r\n", "x".repeat(9000));
     assert_eq!(school.get("/", &long).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_is_not_waited_for() {
+    let school = School::open(&[]).await;
+    let mut stream = TcpStream::connect(school.server.address()).await.expect("connected");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: ").await.expect("sent");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("closed by the server");
 }
 
 #[tokio::test]

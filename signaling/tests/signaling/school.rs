@@ -9,6 +9,7 @@ use castling_signaling::config::{Config, PROGRAM, flags};
 use castling_signaling::protocol::{
     ClientMessage, ErrorCode, LinkBody, Media, Peer, ServerMessage, VERSION,
 };
+use castling_signaling::socket::Timing;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -33,21 +34,29 @@ pub struct School {
 impl School {
     /// A server that hands out a stand-alone relay, with more flags if any.
     pub async fn open(more: &[&str]) -> Self {
+        Self::stand_alone(more, Timing::default()).await
+    }
+
+    /// The same, and time runs otherwise.
+    pub async fn timed(timing: Timing) -> Self {
+        Self::stand_alone(&[], timing).await
+    }
+
+    async fn stand_alone(more: &[&str], timing: Timing) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, SECRET).expect("secret");
-        let mut args = vec![
-            "--secret-file".to_owned(),
-            secret.display().to_string(),
-            "--relay".to_owned(),
-            "turn:relay.example:3478?transport=udp".to_owned(),
-        ];
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        Self::with(folder, &args).await
+        let secret = secret.display().to_string();
+        let mut args = vec!["--secret-file", &secret];
+        args.push("--relay=turn:relay.example:3478?transport=udp");
+        args.extend(more);
+        let args: Vec<_> = args.into_iter().map(str::to_owned).collect();
+        Self::with(folder, &args, timing).await
     }
 
-    pub async fn with(folder: tempfile::TempDir, args: &[String]) -> Self {
-        let config = config(args).expect("settings");
+    /// A server with these flags; the folder lives as long as it does.
+    pub async fn with(folder: tempfile::TempDir, args: &[String], timing: Timing) -> Self {
+        let config = Config { timing, ..config(args).expect("settings") };
         let server = castling_signaling::start(config).await.expect("server");
         Self { server, _folder: folder }
     }
