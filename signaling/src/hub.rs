@@ -215,7 +215,11 @@ impl Hub {
 
     fn gauge(&self, state: &State) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.rooms.set(count(state.rooms.rooms()));
+        let rooms = count(state.rooms.rooms());
+        if rooms != self.metrics.rooms.get() {
+            tracing::info!(rooms, "a room opened or ended");
+        }
+        self.metrics.rooms.set(rooms);
         self.metrics.participants.set(count(state.rooms.people()));
     }
 

@@ -236,6 +236,8 @@ async fn metrics_are_not_public_and_may_need_a_token() {
     assert_eq!(request(at, "GET", "/metrics", wrong).await.status, 401);
     let right = "Authorization: Bearer a token of some length\r\n";
     assert_eq!(request(at, "GET", "/metrics", right).await.status, 200);
+    let rebound = format!("Host: evil.example\r\n{right}");
+    assert_eq!(request(at, "GET", "/metrics", &rebound).await.status, 403);
     assert_eq!(request(at, "GET", "/healthz", "").await.body, "ok\n");
     assert_eq!(school.get("/healthz", "").await.body, "ok\n");
 }

@@ -42,7 +42,8 @@ impl School {
         Self::stand_alone(&[], timing).await
     }
 
-    async fn stand_alone(more: &[&str], timing: Timing) -> Self {
+    /// Both.
+    pub async fn stand_alone(more: &[&str], timing: Timing) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, SECRET).expect("secret");
@@ -64,7 +65,16 @@ impl School {
     /// A WebSocket with this `Origin`, or the status of its refusal.
     pub async fn try_connect(&self, origin: Option<&str>) -> Result<Person, u16> {
         let stream = TcpStream::connect(self.server.address()).await.expect("connected");
-        self.upgrade(stream, origin).await
+        let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        self.upgrade(stream, &headers).await
+    }
+
+    /// A WebSocket of the server's own page that comes through a proxy.
+    pub async fn connect_from(&self, address: &str) -> Person {
+        let stream = TcpStream::connect(self.server.address()).await.expect("connected");
+        let origin = format!("http://{}", self.server.address());
+        let headers = [("origin", &*origin), ("x-forwarded-for", address)];
+        self.upgrade(stream, &headers).await.expect("own origin")
     }
 
     /// A WebSocket of somebody for whom the kernel keeps little.
@@ -73,14 +83,18 @@ impl School {
         socket.set_recv_buffer_size(bytes).expect("buffer size");
         let stream = socket.connect(self.server.address()).await.expect("connected");
         let origin = format!("http://{}", self.server.address());
-        self.upgrade(stream, Some(&origin)).await.expect("own origin")
+        self.upgrade(stream, &[("origin", &origin)]).await.expect("own origin")
     }
 
-    async fn upgrade(&self, stream: TcpStream, origin: Option<&str>) -> Result<Person, u16> {
+    async fn upgrade(
+        &self,
+        stream: TcpStream,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Person, u16> {
         let address = self.server.address();
         let mut request = format!("ws://{address}/ws").into_client_request().expect("request");
-        if let Some(origin) = origin {
-            request.headers_mut().insert("origin", origin.parse().expect("origin"));
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Person { socket }),

@@ -337,6 +337,22 @@ async fn a_socket_above_the_limit_is_told_so() {
 }
 
 #[tokio::test]
+async fn one_address_cannot_take_all_places() {
+    let flags = ["--max-sockets-per-ip", "64", "--trusted-proxy", "127.0.0.1"];
+    let hello_within = Duration::from_secs(60);
+    let school = School::stand_alone(&flags, Timing { hello_within, ..Timing::default() }).await;
+    let mut people = Vec::new();
+    for _ in 0..64 {
+        people.push(school.connect_from("203.0.113.7").await);
+    }
+    let mut next = school.connect_from("203.0.113.7").await;
+    assert_eq!(next.refusal().await.0, ErrorCode::Overloaded);
+    let mut other = school.connect_from("203.0.113.8").await;
+    other.say(&hello("7b", "Ana")).await;
+    other.welcome().await;
+}
+
+#[tokio::test]
 async fn a_server_that_ends_says_so() {
     let school = School::open(&[]).await;
     let (mut ana, _) = school.enter("7b", "Ana").await;
