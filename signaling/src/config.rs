@@ -17,6 +17,8 @@ use crate::visitor::Origins;
 pub const PROGRAM: &str = "castling-signaling";
 /// In front of the settings of the embedded relay.
 pub const RELAY_PREFIX: &str = "relay.";
+/// Settings that the embedded relay takes from us unless it has its own.
+const SHARED: [&str; 2] = ["secret-file", "state-dir"];
 /// A school is one address, so this many sockets per address must stay possible.
 const SOCKETS_PER_IP_MIN: usize = 64;
 /// Shortest admin token, in characters.
@@ -116,13 +118,19 @@ fn relays(settings: &Settings) -> Result<Choice, SettingError> {
     let urls = settings.many("relay")?;
     if urls.is_empty() {
         let mut relay = settings.below(RELAY_PREFIX);
-        for shared in ["secret-file", "state-dir"] {
+        for shared in SHARED {
             if let Some(value) = settings.one::<String>(shared)? {
                 relay.set_default(shared, &value);
             }
         }
-        let config = castling_relay::Config::from_settings(&relay).map_err(below_prefix)?;
-        return Ok(Choice::Embedded(Box::new(config)));
+        let config = castling_relay::Config::from_settings(&relay).map_err(|error| {
+            let own = |key: &&str| {
+                let is_named = error.to_string().starts_with(&format!("{key}: "));
+                is_named && !settings.given(&format!("{RELAY_PREFIX}{key}"))
+            };
+            if SHARED.iter().any(own) { error } else { below_prefix(&error) }
+        });
+        return Ok(Choice::Embedded(Box::new(config?)));
     }
     let given = settings.one("secret-file")?;
     let path = given.map_or_else(|| Ok(state_dir(settings)?.join("turn-secret")), Ok)?;
