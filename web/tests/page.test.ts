@@ -59,8 +59,8 @@ describe("tiles", () => {
 
 describe("words", () => {
   it("put values into sentences", () => {
-    expect(t("room.you", { name: "Ana" })).toBe("Ana (you)");
-    expect(t("room.you", { name: "$& {name}" })).toBe("$& {name} (you)");
+    expect(t("live.joined", { name: "Ana" })).toBe("Ana joined");
+    expect(t("live.joined", { name: "$& {name}" })).toBe("$& {name} joined");
   });
 
   it("count", () => {

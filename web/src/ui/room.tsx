@@ -2,6 +2,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { App } from "../app.ts";
+import type { LocalView } from "../devices/local.ts";
 import { plural, t } from "../i18n/index.ts";
 import { pathOfRoom } from "../room-name.ts";
 import { MediaButtons, RoundButton, useShortcuts } from "./controls.tsx";
@@ -113,6 +114,7 @@ function Header({ app }: { app: App }) {
 
 /** What everybody in the room has to know now. */
 function Notices({ app }: { app: App }) {
+  const dismissed = useSignal<LocalView["problems"] | null>(null);
   const trouble = app.members.value.find((member) => member.trouble)?.trouble;
   return (
     <div class="notices">
@@ -138,7 +140,14 @@ function Notices({ app }: { app: App }) {
           {t("room.retrying")}
         </p>
       )}
-      <Problems app={app} />
+      {app.local.value.problems !== dismissed.value && (
+        <Problems
+          app={app}
+          onDismiss={() => {
+            dismissed.value = app.local.value.problems;
+          }}
+        />
+      )}
     </div>
   );
 }
