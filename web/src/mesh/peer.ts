@@ -76,9 +76,13 @@ export class Peer {
     return viewOf(this.#link);
   }
 
-  /** Why the relay did not help; `null` while it is not known to matter. */
+  /**
+   * Why the relay did not help. A full one matters only to who needs it; a refusal is said even
+   * on a link that works, as it will hit the next person behind a firewall.
+   */
   get trouble(): RelayTrouble | null {
-    return this.#trouble;
+    const idle = this.#trouble === "full" && this.view.state === "connected";
+    return idle ? null : this.#trouble;
   }
 
   /** What the other end sends, from the connection that works. */
@@ -149,10 +153,7 @@ export class Peer {
       const wake = () => this.#dispatch({ on: "time" });
       this.#cancelWake = this.#host.clock.after(Math.max(0, at - now), wake);
     }
-    if (event.on === "connection" && event.state === "connected") {
-      this.#trouble = null;
-      this.#poll();
-    }
+    if (event.on === "connection" && event.state === "connected") this.#poll();
     if (link !== before) this.#host.changed();
   }
 
@@ -182,6 +183,7 @@ export class Peer {
   }
 
   #open(epoch: number): Connection {
+    this.#trouble = null;
     const connection = new Connection(this.#host.connect(), {
       candidate: (candidate) => this.#dispatch({ on: "candidate", epoch, candidate }),
       state: (state) => this.#dispatch({ on: "connection", epoch, state }),

@@ -8,11 +8,11 @@ export function Mark() {
       <rect class="mark-board" width="48" height="48" rx="11" />
       <path
         class="mark-rook"
-        d="M7 14h4v3h3v-3h4v3h3v-3h4v8l-3.2 2.6v8.6L25 37v3H7v-3l3.2-3.8v-8.6L7 22z"
+        d="M6 14h3.8v3h3.3v-3h3.8v3h3.3v-3H24v7.2l-2.8 2.4v8.2l3.3 3.7V40H5.5v-4.5l3.3-3.700v-8.200L6 21.200z"
       />
       <path
         class="mark-king"
-        d="M33 7h3v3.2h3.2v3H36v3.1c3.6.4 6.4 3.1 6.4 6.5 0 2.6-1.5 4.6-3.4 6.6v4.2L41.6 37v3H27.4v-3l2.6-3.4v-4.2c-1-1-1.9-2.1-2.5-3.200V18.700c1.2-1.3 3.1-2.2 5.5-2.400v-3.100h-3.200v-3H33z"
+        d="M33.3 5.5h3v2.8h3.1v2.9h-3.1v3.4c4.4-.9 7.4 1.6 7.4 5 0 3.2-2.3 5.6-4.3 8.4l-.8 4 3.4 3.5V40H27.6v-4.5l3.4-3.5-.8-4c-2-2.8-4.3-5.2-4.3-8.4 0-3.4 3-5.9 7.4-5v-3.4h-3.1V8.3h3.1z"
       />
     </svg>
   );
@@ -81,5 +81,6 @@ const DRAWINGS = {
       <path d="M15.5 9a4.2 4.2 0 0 1 0 6M18 6.500a8 8 0 0 1 0 11" />
     </>
   ),
+  close: <path d="M6 6l12 12M18 6 6 18" />,
   check: <path d="m5 12.5 4.5 4.500L19 7.5" />,
 } satisfies Record<string, ComponentChildren>;
