@@ -1,0 +1,15 @@
+//! What the relay does on the wire, as sentences. Names of modules follow the protocol's parts;
+//! rows of the conformance table stand beside the tests that hold them.
+
+mod relay {
+    mod allocate;
+    mod auth;
+    mod channel;
+    mod counters;
+    mod data;
+    mod framing;
+    mod hairpin;
+    mod permission;
+    mod refresh;
+    mod world;
+}
