@@ -32,6 +32,8 @@ pub(crate) struct Allocation {
     pub family: Family,
     /// When it ends, unless refreshed.
     pub expires_ms: u64,
+    /// When the queue of expiries looks at it next, at or before its end; `None` until then.
+    pub deadline_ms: Option<u64>,
     /// Of the Allocate, so that its retransmission gets the same answer.
     pub transaction_id: TransactionId,
     /// Lifetime that the Allocate was granted.
@@ -125,6 +127,7 @@ impl Allocation {
             relayed: None,
             family,
             expires_ms: now.after_s(granted_s),
+            deadline_ms: None,
             transaction_id,
             granted_s,
             reserved,

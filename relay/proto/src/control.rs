@@ -1,7 +1,5 @@
 //! Requests: everything that asks for an answer, and every answer.
 
-use std::cmp::Reverse;
-
 use sha2::{Digest as _, Sha256};
 
 use crate::Now;
@@ -56,12 +54,11 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        let Some(allocation) = self.table.open(id, relayed) else {
+        if self.table.open(id, relayed).is_none() {
             self.effects.push_back(Queued::ClosePort { id });
             return;
-        };
-        let deadline = (allocation.expires_ms, id);
-        self.deadlines.push(Reverse(deadline));
+        }
+        self.watch(id);
         self.counters.allocations_opened += 1;
         self.answer_allocate(id);
     }
@@ -211,6 +208,7 @@ impl Relay {
             self.close(id, Closed::Released);
         } else {
             allocation.expires_ms = now.after_s(asked.lifetime_s);
+            self.watch(id);
         }
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
             reply.attribute(attr::LIFETIME, &asked.lifetime_s.to_be_bytes())

@@ -159,3 +159,24 @@ fn wall_clock_jumps_move_no_lifetime() {
     }
     assert!(world.closed.is_empty());
 }
+
+/// I-5: a refresh may bring the end nearer, and port and quota must not wait for the old one.
+#[test]
+fn shortened_allocation_ends_at_its_new_time() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    for _ in 0..3 {
+        assert_eq!(world.refresh(&client, 3600).code(), 0);
+        world.pass_ms(590_000);
+        world.tick();
+        world.renew_nonce(&mut client);
+        assert_eq!(world.refresh(&client, 600).code(), 0);
+    }
+    world.pass_ms(599_999);
+    world.tick();
+    assert!(world.closed.is_empty());
+    world.pass_ms(1);
+    world.tick();
+    assert_eq!(world.closed, [relayed.id]);
+}
