@@ -19,6 +19,13 @@ pub const CARRYING_S: u32 = 10;
 /// How many peers without a channel are told apart when links are counted.
 const FLOWS: usize = 4;
 
+/// Caps of one allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub permissions_max: usize,
+    pub channels_max: usize,
+}
+
 /// One relayed port and all that hangs on it (RFC 8656 §3.2).
 #[derive(Debug)]
 pub(crate) struct Allocation {
@@ -152,22 +159,25 @@ impl Allocation {
         limit: usize,
     ) -> Result<(), Invalid> {
         self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
-        let known = |ip: &IpAddr| self.permissions.iter().any(|permission| permission.ip == *ip);
-        let is_new = |at: usize, ip: &IpAddr| {
-            !known(ip) && !peers.iter().take(at).any(|(earlier, _)| earlier == ip)
-        };
-        let new = peers.iter().enumerate().filter(|(at, (ip, _))| is_new(*at, ip)).count();
-        if self.permissions.len() + new > limit {
-            return Err(NO_CAPACITY);
-        }
         let expires_ms = now.mono_ms + PERMISSION_LIFETIME_MS;
-        self.permissions.reserve_exact(new);
+        let room = limit.saturating_sub(self.permissions.len());
+        // Holds at most `room`, however long the request is.
+        let mut new: Vec<Permission> = Vec::new();
         for &(ip, any_port) in peers {
-            match self.permissions.iter_mut().find(|permission| permission.ip == ip) {
-                Some(permission) => permission.expires_ms = expires_ms,
-                None => self.permissions.push(Permission { ip, expires_ms, any_port }),
+            if self.permissions.iter().chain(&new).any(|permission| permission.ip == ip) {
+                continue;
             }
+            if new.len() == room {
+                return Err(NO_CAPACITY);
+            }
+            new.push(Permission { ip, expires_ms, any_port });
         }
+        let known = self.permissions.iter_mut();
+        for permission in known.filter(|it| peers.iter().any(|(ip, _)| *ip == it.ip)) {
+            permission.expires_ms = expires_ms;
+        }
+        self.permissions.reserve_exact(new.len());
+        self.permissions.append(&mut new);
         Ok(())
     }
 
@@ -177,25 +187,31 @@ impl Allocation {
         live.find(|permission| permission.ip == ip).copied()
     }
 
-    /// Binds or refreshes a channel (RFC 8656 §12.2).
+    /// Binds or refreshes a channel and permits its peer (RFC 8656 §12.2): both or neither.
+    ///
+    /// `any_port` is [`Permission::any_port`] of the peer.
     pub fn bind(
         &mut self,
         now: Now,
         number: ChannelNumber,
         flow: Flow,
-        limit: usize,
+        any_port: bool,
+        limits: Limits,
     ) -> Result<(), Invalid> {
         self.channels.retain(|channel| channel.is_live(now));
-        let same =
-            |channel: &&mut Channel| channel.number == number || channel.flow.peer == flow.peer;
+        let is_pair = |it: &Channel| it.number == number && it.flow.peer == flow.peer;
+        let is_half = |it: &Channel| it.number == number || it.flow.peer == flow.peer;
+        let bound = self.channels.iter().position(is_pair);
+        if bound.is_none() && self.channels.iter().any(is_half) {
+            return Err(BAD_REQUEST);
+        }
+        if bound.is_none() && self.channels.len() >= limits.channels_max {
+            return Err(NO_CAPACITY);
+        }
+        self.permit(now, &[(flow.peer.ip(), any_port)], limits.permissions_max)?;
         let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
-        let is_full = self.channels.len() >= limit;
-        match self.channels.iter_mut().find(same) {
-            Some(channel) if channel.number == number && channel.flow.peer == flow.peer => {
-                channel.expires_ms = expires_ms;
-            }
-            Some(_) => return Err(BAD_REQUEST),
-            None if is_full => return Err(NO_CAPACITY),
+        match bound.and_then(|at| self.channels.get_mut(at)) {
+            Some(channel) => channel.expires_ms = expires_ms,
             None => {
                 self.channels.reserve_exact(1);
                 let flow = self.take_flow(flow.peer).unwrap_or(flow);

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
-use crate::allocation::{Allocation, Flow};
+use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{Authenticated, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
@@ -262,9 +262,12 @@ impl Relay {
         if Family::of(&peer.ip()) != allocation.family {
             return Err(FAMILY_MISMATCH);
         }
-        let (channels, permissions) = (self.settings.channels_max, self.settings.permissions_max);
-        allocation.permit(now, &[(peer.ip(), policy.any_port(peer.ip()))], permissions)?;
-        allocation.bind(now, number, Flow::new(peer, relay), channels)?;
+        let limits = Limits {
+            permissions_max: self.settings.permissions_max,
+            channels_max: self.settings.channels_max,
+        };
+        let any_port = policy.any_port(peer.ip());
+        allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
         let to = allocation.client;
         self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
         Ok(())

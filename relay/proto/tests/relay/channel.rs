@@ -140,3 +140,32 @@ fn number_and_peer_are_free_after_their_end() {
     assert_eq!(reaches(&mut world, &client, 0x4000), Some(PeerAddr(peer(2, 2))));
     assert_eq!(reaches(&mut world, &client, 0x4001), Some(PeerAddr(peer(1, 1))));
 }
+
+/// An error changes nothing: neither a new permission nor a longer one.
+#[test]
+fn refused_binding_permits_nobody() {
+    let mut world = World::with(|settings| settings.channels_max = 1);
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    assert_eq!(world.bind(&client, 0x4000, peer(2, 2)), 400);
+    assert_eq!(world.bind(&client, 0x4001, peer(3, 3)), 508);
+    assert_eq!(world.relay.snapshot(world.now).permissions, 1);
+    assert!(!world.sends(&client, peer(2, 2)) && !world.sends(&client, peer(3, 3)));
+    world.pass_ms(200_000);
+    assert_eq!(world.bind(&client, 0x4001, peer(1, 1)), 400);
+    world.pass_ms(100_000);
+    assert!(!world.sends(&client, peer(1, 1)), "a refused request refreshes nothing");
+}
+
+/// Neither does a binding that has no room for its permission.
+#[test]
+fn refused_permission_binds_nothing() {
+    let mut world = World::with(|settings| settings.permissions_max = 1);
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 0);
+    assert_eq!(world.bind(&client, 0x4000, peer(2, 2)), 508);
+    assert_eq!(world.relay.snapshot(world.now).channels, 0);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0, "the number is still free");
+}
