@@ -92,11 +92,8 @@ impl Relay {
         if self.is_no_client(from) {
             return self.refuse(DropReason::Malformed);
         }
-        let found = self.table.by_client(from).map(|(id, it)| (id, it.is_live(now)));
-        if let Some((id, false)) = found {
-            self.close(id, Closed::Expired);
-        }
-        let owner = self.table.by_client(from).map(|(_, allocation)| allocation.owner.clone());
+        let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
+        let owner = allocation.map(|(_, allocation)| allocation.owner.clone());
         let credentials = &self.settings.credentials;
         match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
@@ -119,6 +116,10 @@ impl Relay {
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
         let id = match self.table.by_client(from) {
+            Some((id, it)) if !it.is_live(now) => {
+                self.close(id, Closed::Expired);
+                None
+            }
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }

@@ -270,3 +270,25 @@ fn failures_are_counted_by_their_kind() {
     assert_eq!(after.requests.get(&(Method::Allocate, 401)), Some(&3));
     assert_eq!(after.requests.get(&(Method::Allocate, 438)), Some(&1));
 }
+
+/// I-3: even an allocation that is over is not a stranger's to end.
+#[test]
+fn forged_requests_change_nothing() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    world.pass_ms(600_000);
+    let before = world.relay.snapshot(world.now);
+    for method in METHODS {
+        let reply = world.ask(&forged(&client), method, |w| w);
+        assert_eq!(reply.code(), 401);
+        let bare = world.message(method, Class::Request, |w| w);
+        assert_eq!(world.reply(client.addr, &bare).code(), 400);
+    }
+    assert!(world.closed.is_empty());
+    let after = world.relay.snapshot(world.now);
+    assert_eq!(
+        (before.allocations, before.allocations_closed),
+        (after.allocations, after.allocations_closed)
+    );
+}
