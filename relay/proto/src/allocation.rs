@@ -27,7 +27,6 @@ pub(crate) struct Limits {
 }
 
 /// One relayed port and all that hangs on it (RFC 8656 §3.2).
-#[derive(Debug)]
 pub(crate) struct Allocation {
     /// The 5-tuple.
     pub client: ClientAddr,

@@ -292,3 +292,14 @@ fn forged_requests_change_nothing() {
         (after.allocations, after.allocations_closed)
     );
 }
+
+/// Whatever is logged by mistake, it is no secret.
+#[test]
+fn secrets_are_not_printed() {
+    let text = format!("{:?}", super::world::settings());
+    let secret = format!("{SECRET:?}");
+    assert!(text.contains(REALM), "{text}");
+    for hidden in [STATIC_USER.1, secret.as_str()] {
+        assert!(!text.contains(hidden), "{text}");
+    }
+}
