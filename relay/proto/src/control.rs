@@ -123,6 +123,8 @@ impl Relay {
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }
+            // Before its success there is an allocation for nobody but its retransmission.
+            Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
             Some((id, _)) => Some(id),
             None => None,
         };

@@ -447,6 +447,10 @@ impl Relay {
 
     pub(crate) fn close(&mut self, id: AllocationId, why: Closed) {
         let Some(allocation) = self.table.remove(id) else { return };
+        // Its port may open yet: `port_opened` then finds nobody and closes it.
+        if allocation.relayed.is_none() {
+            return;
+        }
         self.counters.conservation_errors += u64::from(!allocation.carried.is_conserved());
         self.counters.allocations_closed[why as usize] += 1;
         self.effects.push_back(Queued::ClosePort { id });

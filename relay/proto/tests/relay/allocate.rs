@@ -259,3 +259,47 @@ fn stale_ids_find_nothing() {
     let verdict = world.relay.from_client(world.now, client_addr(1), &data);
     assert!(matches!(verdict, Verdict::Drop(_)));
 }
+
+/// RFC 8656 §5: before its success there is no allocation to speak of.
+#[test]
+fn allocation_that_waits_for_its_port_cannot_be_used() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.ports = Ports::Wait;
+    let bytes = world.request(&client, Method::Allocate, |w| {
+        w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+    });
+    assert_eq!(world.replies(client.addr, &bytes), []);
+    assert_eq!(world.refresh(&client, 0).code(), 437);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 437);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 437);
+    assert!(world.closed.is_empty(), "a port that is not open is not closed");
+    let id = world.opened[0].id;
+    world.relay.port_opened(id, relay_proto::RelayAddr(([203, 0, 113, 1], 50_000).into()));
+    assert_eq!(world.drain().len(), 1);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 0);
+    assert_eq!(world.refresh(&client, 0).code(), 0);
+    assert_eq!(world.closed, [id], "each port is closed once");
+}
+
+/// An edge that answers after ten minutes answers nobody, and the port is closed once.
+#[test]
+fn allocation_that_waits_too_long_is_forgotten() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    world.ports = Ports::Wait;
+    let bytes = world.request(&client, Method::Allocate, |w| {
+        w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+    });
+    assert_eq!(world.replies(client.addr, &bytes), []);
+    let id = world.opened[0].id;
+    world.pass_ms(600_000);
+    world.renew_nonce(&mut client);
+    assert_eq!(world.refresh(&client, 600).code(), 437);
+    assert!(world.closed.is_empty());
+    world.relay.port_opened(id, relay_proto::RelayAddr(([203, 0, 113, 1], 50_000).into()));
+    assert_eq!(world.drain(), []);
+    assert_eq!(world.closed, [id]);
+    let after = world.relay.snapshot(world.now);
+    assert_eq!((after.allocations_opened, after.allocations_closed), (0, [0, 0]));
+}
