@@ -260,6 +260,31 @@ fn stale_ids_find_nothing() {
     assert!(matches!(verdict, Verdict::Drop(_)));
 }
 
+/// ALC-07, ALC-08: there is one family an allocation here, but the rules of asking hold.
+#[test]
+fn additional_family_keeps_the_rules_and_is_else_ignored() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let additional = (attr::ADDITIONAL_ADDRESS_FAMILY, &[2u8, 0, 0, 0][..]);
+    let cases: [(&str, &[Attribute<'_>]); 5] = [
+        ("with a family", &[additional, (attr::REQUESTED_ADDRESS_FAMILY, &[1, 0, 0, 0])]),
+        ("with a reserved next port", &[additional, (attr::EVEN_PORT, &[0x80])]),
+        ("with a token", &[additional, (attr::RESERVATION_TOKEN, &[1; 8])]),
+        ("IPv4", &[(attr::ADDITIONAL_ADDRESS_FAMILY, &[1, 0, 0, 0])]),
+        ("of one byte", &[(attr::ADDITIONAL_ADDRESS_FAMILY, &[2])]),
+    ];
+    for (what, attributes) in cases {
+        let reply = world.ask_allocate(&client, |w| {
+            attributes.iter().fold(w, |w, (kind, value)| w.attribute(*kind, value))
+        });
+        assert_eq!(reply.code(), 400, "{what}");
+    }
+    let (kind, value) = additional;
+    let reply =
+        world.ask_allocate(&client, |w| w.attribute(kind, value).attribute(attr::EVEN_PORT, &[0]));
+    assert_eq!(reply.code(), 0);
+}
+
 /// RFC 8656 §5: before its success there is no allocation to speak of.
 #[test]
 fn allocation_that_waits_for_its_port_cannot_be_used() {
