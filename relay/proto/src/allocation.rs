@@ -100,7 +100,8 @@ impl Flow {
 
     /// Payload went both ways within [`CARRYING_S`].
     pub fn is_carrying(&self, now: Now) -> bool {
-        let recent = |at: Option<u32>| at.is_some_and(|at| now.second() - at <= CARRYING_S);
+        let recent =
+            |at: Option<u32>| at.is_some_and(|at| now.second().saturating_sub(at) <= CARRYING_S);
         recent(self.to_s) && recent(self.from_s)
     }
 

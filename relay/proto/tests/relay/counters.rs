@@ -230,3 +230,16 @@ fn link_between_two_allocations_has_two_ends() {
     }
     assert_eq!(links(&world), (0, 2, 2));
 }
+
+/// Workers read their clocks apart, so a snapshot may be asked for with an older time.
+#[test]
+fn snapshot_of_an_earlier_moment_is_harmless() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    world.client_sends(&client, &channel_data(0x4000, b"media"));
+    assert!(world.hears(relayed, peer(1, 1)));
+    world.now.mono_ms -= 5_000;
+    assert_eq!(links(&world), (1, 0, 1));
+}
