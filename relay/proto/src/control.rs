@@ -235,8 +235,8 @@ impl Relay {
         if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
             return Err(FAMILY_MISMATCH);
         }
-        let peers: Vec<_> =
-            peers.iter().map(|peer| (peer.ip(), policy.any_port(peer.ip()))).collect();
+        let named = peers.iter().map(|peer| policy.canonical(*peer).ip());
+        let peers: Vec<_> = named.map(|ip| (ip, policy.any_port(ip))).collect();
         allocation.permit(now, &peers, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
@@ -254,6 +254,7 @@ impl Relay {
         let (number, peer) = request::channel_bind(&proven.request)?;
         let policy = &self.settings.policy;
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
+        let peer = policy.canonical(peer);
         let relay = match policy.judge(peer) {
             Judgement::Denied => return Err(FORBIDDEN),
             Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {

@@ -527,6 +527,7 @@ impl Relay {
         let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
             return self.refuse(DropReason::Malformed);
         };
+        let peer = self.settings.policy.canonical(peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };

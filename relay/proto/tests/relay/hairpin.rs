@@ -82,16 +82,21 @@ fn permission_of_the_target_ends_after_its_time() {
     assert_eq!(it.carry(&bytes), Err(DropReason::NoPermission));
 }
 
-/// What the socket is bound to leads to the same place as what clients are told.
+/// What the socket is bound to means the same as what clients are told, in both directions.
 #[test]
-fn local_form_of_the_address_means_the_same_port() {
+fn local_form_of_an_address_means_the_same_port() {
     let mut it = pair();
-    let local = SocketAddr::new(ip(LOCAL_IP), it.ben_at.addr.0.port());
-    assert_eq!(it.world.permit(&it.ben, &[it.ana_at.addr.0]), 0);
-    assert_eq!(it.world.bind(&it.ana, 0x4000, local), 0);
-    let data = channel_data(0x4000, b"x");
-    let verdict = it.world.client_sends(&it.ana, &data);
-    assert!(matches!(verdict, Verdict::Hairpin { to, .. } if to == it.ben_at.addr), "{verdict:?}");
+    let local = |at: Relayed| SocketAddr::new(ip(LOCAL_IP), at.addr.0.port());
+    let (ana_local, ben_local) = (local(it.ana_at), local(it.ben_at));
+    assert_eq!(it.world.permit(&it.ana, &[ben_local]), 0);
+    assert_eq!(it.world.bind(&it.ben, 0x4000, ana_local), 0);
+    for to in [ben_local, it.ben_at.addr.0] {
+        let bytes = it.world.indication(to, b"x");
+        assert_eq!(it.carry(&bytes), Ok(channel_data(0x4000, b"x")), "{to}");
+    }
+    assert_eq!(it.world.bind(&it.ana, 0x4000, ben_local), 0);
+    assert_eq!(it.world.bind(&it.ana, 0x4001, it.ben_at.addr.0), 400, "the same peer");
+    assert_eq!(it.carry(&channel_data(0x4000, b"x")), Ok(channel_data(0x4000, b"x")));
 }
 
 #[test]
