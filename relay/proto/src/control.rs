@@ -1,5 +1,7 @@
 //! Requests: everything that asks for an answer, and every answer.
 
+use std::net::Ipv4Addr;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::Now;
@@ -360,7 +362,8 @@ impl Relay {
     fn is_no_client(&self, from: ClientAddr) -> bool {
         let (ip, port) = (from.remote.ip(), from.remote.port());
         let policy = &self.settings.policy;
-        port == 0 || (policy.service_ports.contains(&port) && policy.is_own(ip))
+        let is_many = ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST;
+        port == 0 || is_many || (policy.service_ports.contains(&port) && policy.is_own(ip))
     }
 
     /// Eight bytes that nobody can foresee without the seed.

@@ -144,8 +144,15 @@ fn only_requests_are_answered() {
 fn sources_that_no_client_has_are_not_answered() {
     let mut world = World::new();
     let from = |ip_text, port| ClientAddr { remote: (ip(ip_text), port).into(), ..client_addr(1) };
-    let cases =
-        [from("192.0.2.1", 0), from(LOCAL_IP, LISTENER_PORT), from(EXTERNAL_IP, LISTENER_PORT + 1)];
+    let cases = [
+        from("192.0.2.1", 0),
+        from(LOCAL_IP, LISTENER_PORT),
+        from(EXTERNAL_IP, LISTENER_PORT + 1),
+        from("255.255.255.255", 40_000),
+        from("224.0.0.251", 5353),
+        from("0.0.0.0", 40_000),
+        from("ff02::1", 40_000),
+    ];
     for source in cases {
         for method in [Method::Binding, Method::Allocate] {
             let bytes = world.message(method, Class::Request, |w| w.attribute(0x8022, b"anyone"));
