@@ -9,7 +9,9 @@ mod relay {
     mod data;
     mod framing;
     mod hairpin;
+    mod oracle;
     mod permission;
     mod refresh;
+    mod vectors;
     mod world;
 }
