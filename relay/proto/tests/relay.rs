@@ -9,9 +9,13 @@ mod relay {
     mod data;
     mod framing;
     mod hairpin;
+    mod model;
     mod oracle;
     mod permission;
+    mod properties;
     mod refresh;
     mod vectors;
+    mod walk;
+    mod wire;
     mod world;
 }
