@@ -339,16 +339,17 @@ impl Relay {
     }
 
     /// The kernel did not take a packet that a verdict sent to the client: it was dropped.
+    /// `framing` is the length of head and padding together.
     pub fn unsent_to_client(
         &mut self,
         via: AllocationId,
         to: ClientAddr,
-        head: usize,
+        framing: usize,
         payload: usize,
         reason: DropReason,
     ) {
         let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].take_back(head + payload);
+        self.counters.traffic.client.tx[family].take_back(framing + payload);
         if let Some(allocation) = self.table.by_id(via) {
             allocation.carried.to_client.take_back(payload);
             allocation.carried.to_client_dropped.add(payload);

@@ -139,10 +139,15 @@ fn unsent_packets_move_from_sent_to_dropped() {
 
     world.client_sends(&client, &channel_data(0x4000, b"12345"));
     world.relay.unsent_to_peer(relayed.id, PeerAddr(peer(1, 1)), 5, DropReason::SendError);
-    let verdict = world.peer_sends(relayed, peer(1, 1), b"123");
-    let Verdict::ToClient { via, to, head, payload, .. } = verdict else { panic!("{verdict:?}") };
-    let head_len = head.as_bytes().len();
-    world.relay.unsent_to_client(via, to, head_len, payload.len(), DropReason::SocketBuffer);
+    // One in a channel, one in a Data indication with a byte of padding.
+    for from in [peer(1, 1), peer(1, 2)] {
+        let verdict = world.peer_sends(relayed, from, b"123");
+        let Verdict::ToClient { via, to, head, payload, pad } = verdict else {
+            panic!("{verdict:?}")
+        };
+        let framing = head.as_bytes().len() + usize::from(pad);
+        world.relay.unsent_to_client(via, to, framing, payload.len(), DropReason::SocketBuffer);
+    }
     let bytes = world.message(Method::Binding, Class::Request, |w| w);
     let reply = world.reply(client.addr, &bytes);
     world.relay.unsent_reply(client.addr, reply.bytes.len(), DropReason::SocketBuffer);
@@ -154,7 +159,7 @@ fn unsent_packets_move_from_sent_to_dropped() {
     assert_eq!(after.client.rx, received, "what was received stays received");
     let dropped =
         |reason: DropReason| after.dropped[reason.index()] - before.dropped[reason.index()];
-    assert_eq!((dropped(DropReason::SendError), dropped(DropReason::SocketBuffer)), (1, 2));
+    assert_eq!((dropped(DropReason::SendError), dropped(DropReason::SocketBuffer)), (1, 3));
     assert_eq!(world.refresh(&client, 0).code(), 0);
     assert_eq!(world.relay.snapshot(world.now).conservation_errors, 0);
     world.relay.unsent_to_peer(relayed.id, PeerAddr(peer(1, 1)), 0, DropReason::SendError);
@@ -195,6 +200,9 @@ fn link_counts_while_payload_goes_both_ways() {
     assert_eq!(links(&world), (2, 0, 1));
     assert_eq!(world.bind(&client, 0x4001, peer(2, 2)), 0);
     assert_eq!(links(&world), (2, 0, 1), "a peer that gets a channel is the same link");
+    world.client_sends(&client, &channel_data(0x4001, b"media"));
+    assert!(world.hears(relayed, peer(2, 2)));
+    assert_eq!(links(&world), (2, 0, 1), "also when the channel carries");
     world.pass_ms(9_000);
     assert_eq!(links(&world), (2, 0, 1));
     world.pass_ms(3_000);

@@ -10,12 +10,18 @@ use relay_proto::attribute as attr;
 use relay_proto::channel_data;
 use relay_proto::credential;
 use relay_proto::stun::{Class, Message, Method, Writer};
-use stun::attributes::{ATTR_LIFETIME, ATTR_XOR_PEER_ADDRESS, AttrType};
+use stun::attributes::{
+    ATTR_DATA, ATTR_LIFETIME, ATTR_NONCE, ATTR_RESERVATION_TOKEN, ATTR_XOR_PEER_ADDRESS,
+    ATTR_XOR_RELAYED_ADDRESS, AttrType,
+};
+use stun::error_code::ErrorCodeAttribute;
 use stun::fingerprint::FINGERPRINT;
 use stun::integrity::MessageIntegrity;
-use stun::message::{Message as Theirs, MessageType, Setter as _};
+use stun::message::{Getter as _, Message as Theirs, MessageType, Setter as _};
 use stun::xoraddr::XorMappedAddress;
 use turn::proto::chandata::ChannelData;
+
+use super::world::{Client, World, peer, rendered};
 
 const NAMES: [&str; 3] = ["1700000000:ana", "castling", "password"];
 
@@ -225,4 +231,35 @@ fn only_the_oracle_shows_attributes_behind_the_integrity() {
     let ours = Message::parse(&bytes).expect("whole");
     assert!(ours.verify(&our_key()));
     assert_eq!(ours.attribute(attr::LIFETIME), None);
+}
+
+/// What the relay itself sends: a signed success, an error with its nonce, a Data indication.
+#[test]
+fn they_read_and_verify_what_the_relay_sends() {
+    let mut world = World::new();
+    let client = world.client(40_000, "ana");
+    let reply = world.ask_allocate(&client, |w| w.attribute(attr::EVEN_PORT, &[0x80]));
+    let mut theirs = read_by_them(&reply.bytes);
+    assert_eq!(theirs.typ, their_type(Method::Allocate, Class::Success));
+    assert!(MessageIntegrity(client.key.to_vec()).check(&mut theirs).is_ok());
+    let mut relayed = XorMappedAddress::default();
+    relayed.get_from_as(&theirs, ATTR_XOR_RELAYED_ADDRESS).expect("they can read it");
+    let port = world.last_opened();
+    assert_eq!((relayed.ip, relayed.port), (port.addr.0.ip(), port.addr.0.port()));
+    assert_eq!(theirs.get(ATTR_RESERVATION_TOKEN).map(|token| token.len()).ok(), Some(8));
+
+    let stale = Client { nonce: vec![b'A'; 12], ..client.clone() };
+    let refused = read_by_them(&world.refresh(&stale, 600).bytes);
+    let mut code = ErrorCodeAttribute::default();
+    code.get_from(&refused).expect("they can read it");
+    assert_eq!((code.code.0, code.reason.len()), (438, 0));
+    assert_eq!(refused.get(ATTR_NONCE).map(|nonce| nonce.len()).ok(), Some(12));
+
+    assert_eq!(world.permit(&client, &[peer(1, 7)]), 0);
+    let data = read_by_them(&rendered(&world.peer_sends(port, peer(1, 7), b"odd")));
+    assert_eq!(data.typ, their_type(Method::Data, Class::Indication));
+    assert_eq!(data.get(ATTR_DATA).ok().as_deref(), Some(&b"odd"[..]));
+    let mut from = XorMappedAddress::default();
+    from.get_from_as(&data, ATTR_XOR_PEER_ADDRESS).expect("they can read it");
+    assert_eq!((from.ip, from.port), (peer(1, 7).ip(), 7));
 }
