@@ -79,7 +79,7 @@ fn unbound_channels_carry_nothing() {
     assert_eq!(stranger, Verdict::Drop(DropReason::NoAllocation));
     for number in [0x5000, 0x7FFF] {
         let data = channel_data(number, b"x");
-        assert_eq!(world.client_sends(&client, &data), Verdict::Drop(DropReason::Malformed));
+        assert!(matches!(world.client_sends(&client, &data), Verdict::Drop(_)), "{number:#06x}");
     }
 }
 
