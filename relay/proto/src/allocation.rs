@@ -252,7 +252,8 @@ impl Allocation {
 
     /// The peers that payload goes to and comes from.
     pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
-        let bound = self.channels.iter().map(|channel| &channel.flow);
+        let live = self.channels.iter().filter(move |channel| channel.is_live(now));
+        let bound = live.map(|channel| &channel.flow);
         bound.chain(self.flows.iter().flatten()).filter(move |flow| flow.is_carrying(now))
     }
 

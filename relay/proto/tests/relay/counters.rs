@@ -251,3 +251,19 @@ fn snapshot_of_an_earlier_moment_is_harmless() {
     world.now.mono_ms -= 5_000;
     assert_eq!(links(&world), (1, 0, 1));
 }
+
+#[test]
+fn peer_whose_channel_ended_is_still_one_link() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    assert_eq!(world.refresh(&client, 3600).code(), 0);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    world.pass_ms(595_000);
+    world.client_sends(&client, &channel_data(0x4000, b"media"));
+    assert!(world.hears(relayed, peer(1, 1)));
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 0);
+    world.pass_ms(6_000);
+    assert!(world.sends(&client, peer(1, 1)) && world.hears(relayed, peer(1, 1)));
+    assert_eq!(links(&world), (1, 0, 1));
+}
