@@ -148,6 +148,23 @@ fn attributes_behind_the_integrity_are_ignored() {
     assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(700)));
 }
 
+/// The first integrity ends what was signed; one behind it is somebody else's.
+#[test]
+fn first_integrity_decides() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    for (first, second, code) in [(client.key, [0; 16], 437), ([0; 16], client.key, 401)] {
+        let bytes = world.message(Method::Refresh, Class::Request, |w| {
+            w.attribute(attr::USERNAME, client.username.as_bytes())
+                .attribute(attr::REALM, REALM.as_bytes())
+                .attribute(attr::NONCE, &client.nonce)
+                .integrity(&first)
+                .integrity(&second)
+        });
+        assert_eq!(world.reply(client.addr, &bytes).code(), code);
+    }
+}
+
 /// AUT-20: a SHA-256 twin behind MESSAGE-INTEGRITY is no unknown attribute.
 #[test]
 fn sha256_twin_behind_the_integrity_does_no_harm() {

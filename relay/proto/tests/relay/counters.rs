@@ -209,6 +209,7 @@ fn link_counts_while_payload_goes_both_ways() {
     assert_eq!(links(&world), (0, 0, 0), "after ten quiet seconds");
 }
 
+/// A check is no payload, in either direction and in either form, so it makes no half of a link.
 #[test]
 fn checks_of_ice_make_no_link() {
     let mut world = World::new();
@@ -216,9 +217,17 @@ fn checks_of_ice_make_no_link() {
     let relayed = world.allocate(&client);
     assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
     let check = world.message(Method::Binding, Class::Request, |w| w.fingerprint());
-    world.client_sends(&client, &channel_data(0x4000, &check));
-    assert!(matches!(world.peer_sends(relayed, peer(1, 1), &check), Verdict::ToClient { .. }));
-    assert_eq!(links(&world), (0, 0, 0));
+    for (out, back) in [(&check[..], &b"media"[..]), (b"media", &check), (&check, &check)] {
+        world.client_sends(&client, &channel_data(0x4000, out));
+        let bytes = world.indication(peer(1, 2), out);
+        world.client_sends(&client, &bytes);
+        for from in [peer(1, 1), peer(1, 2)] {
+            let verdict = world.peer_sends(relayed, from, back);
+            assert!(matches!(verdict, Verdict::ToClient { .. }), "{verdict:?}");
+        }
+        assert_eq!(links(&world), (0, 0, 0));
+        world.pass_ms(11_000);
+    }
 }
 
 #[test]
