@@ -169,3 +169,20 @@ fn refused_permission_binds_nothing() {
     assert_eq!(world.relay.snapshot(world.now).channels, 0);
     assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0, "the number is still free");
 }
+
+/// For clients of RFC 5766, where the operator asks for it.
+#[test]
+fn numbers_of_rfc_5766_can_be_allowed() {
+    let mut world = World::with(|settings| settings.rfc5766_channels = true);
+    let client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    for number in [0x3FFF, 0x8000, 0xFFFF] {
+        assert_eq!(world.bind(&client, number, peer(1, 1)), 400, "{number:#06x}");
+    }
+    for (port, number) in (1..).zip([0x4000, 0x5000, 0x7FFF]) {
+        assert_eq!(world.bind(&client, number, peer(1, port)), 0, "{number:#06x}");
+        assert_eq!(reaches(&mut world, &client, number), Some(PeerAddr(peer(1, port))));
+        let heard = rendered(&world.peer_sends(relayed, peer(1, port), b"x"));
+        assert_eq!(heard, channel_data(number, b"x"));
+    }
+}

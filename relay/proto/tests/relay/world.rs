@@ -91,6 +91,7 @@ pub fn settings() -> Settings {
         },
         permissions_max: 64,
         channels_max: 64,
+        rfc5766_channels: false,
     }
 }
 
