@@ -17,8 +17,10 @@ build: web
 web: web/node_modules/.package-lock.json
 	npm --prefix web run --silent build
 
+# Installs the locked versions. Not `npm ci`, which refuses a lock file wherever the registry lacks an
+# optional package for some other platform.
 web/node_modules/.package-lock.json: web/package-lock.json
-	npm --prefix web ci --no-audit --no-fund
+	npm --prefix web install --no-save --no-audit --no-fund
 
 test: packages check unit e2e
 
@@ -47,7 +49,7 @@ e2e: build packages tests/browser/node_modules/.package-lock.json
 	cargo test --locked -p e2e -- --nocapture
 
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
-	npm --prefix tests/browser ci --no-audit --no-fund
+	npm --prefix tests/browser install --no-save --no-audit --no-fund
 
 # Packets per second, CPU and memory against Debian's coturn; figures go to docs/performance.md.
 bench: build packages

@@ -31,14 +31,18 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub struct Remote(pub SocketAddr);
 
-/// Serves `router` on `listener` until `closed` answers.
-pub async fn run(listener: TcpListener, router: Router, closed: impl Future<Output = ()>) {
+/// Serves `router` on `listener` until the futures that `closed` makes answer.
+pub async fn run<F>(listener: TcpListener, router: Router, closed: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
-    tokio::pin!(closed);
+    let end = closed();
+    tokio::pin!(end);
     loop {
         let accepted = tokio::select! {
-            () = &mut closed => break,
+            () = &mut end => break,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -46,9 +50,9 @@ pub async fn run(listener: TcpListener, router: Router, closed: impl Future<Outp
             Ok((stream, remote)) => {
                 // Without a permit the connection is dropped here, which closes it.
                 if let Ok(permit) = free.clone().try_acquire_owned() {
-                    let router = router.clone();
+                    let connection = serve(stream, remote, router.clone(), closed());
                     connections.spawn(async move {
-                        serve(stream, remote, router).await;
+                        connection.await;
                         drop(permit);
                     });
                 }
@@ -65,7 +69,13 @@ pub async fn run(listener: TcpListener, router: Router, closed: impl Future<Outp
         timeout(FINISH_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn serve(stream: TcpStream, remote: SocketAddr, router: Router) {
+/// Serves one connection; once `closed`, only to the end of the answer under way.
+async fn serve(
+    stream: TcpStream,
+    remote: SocketAddr,
+    router: Router,
+    closed: impl Future<Output = ()>,
+) {
     // A message to a class is small and must not wait for the next one.
     let _ = stream.set_nodelay(true);
     let routes = TowerToHyperService::new(router);
@@ -79,7 +89,15 @@ async fn serve(stream: TcpStream, remote: SocketAddr, router: Router) {
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = closed => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection broke");
     }
 }

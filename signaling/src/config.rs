@@ -10,12 +10,15 @@ use relay_proto::policy::Cidr;
 use crate::files::Files;
 use crate::hub::Limits;
 use crate::relays::{Choice, Relays, below_prefix};
+use crate::socket::Timing;
 use crate::visitor::Origins;
 
 /// Name of the program, and prefix of its environment variables.
 pub const PROGRAM: &str = "castling-signaling";
 /// In front of the settings of the embedded relay.
 pub const RELAY_PREFIX: &str = "relay.";
+/// Settings that the embedded relay takes from us unless it has its own.
+const SHARED: [&str; 2] = ["secret-file", "state-dir"];
 /// A school is one address, so this many sockets per address must stay possible.
 const SOCKETS_PER_IP_MIN: usize = 64;
 /// Shortest admin token, in characters.
@@ -71,6 +74,8 @@ pub struct Config {
     pub relays: Choice,
     /// Most WebSockets.
     pub limits: Limits,
+    /// When things happen on a connection; no setting changes it.
+    pub timing: Timing,
     /// Pages that may connect.
     pub origins: Origins,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -98,6 +103,7 @@ impl Config {
             admin_token,
             relays: relays(settings)?,
             limits: limits(settings)?,
+            timing: Timing::default(),
             origins: Origins {
                 allowed: settings.many("origin")?,
                 allow_none: settings.switch("allow-no-origin")?,
@@ -112,13 +118,19 @@ fn relays(settings: &Settings) -> Result<Choice, SettingError> {
     let urls = settings.many("relay")?;
     if urls.is_empty() {
         let mut relay = settings.below(RELAY_PREFIX);
-        for shared in ["secret-file", "state-dir"] {
+        for shared in SHARED {
             if let Some(value) = settings.one::<String>(shared)? {
                 relay.set_default(shared, &value);
             }
         }
-        let config = castling_relay::Config::from_settings(&relay).map_err(below_prefix)?;
-        return Ok(Choice::Embedded(Box::new(config)));
+        let config = castling_relay::Config::from_settings(&relay).map_err(|error| {
+            let own = |key: &&str| {
+                let is_named = error.to_string().starts_with(&format!("{key}: "));
+                is_named && !settings.given(&format!("{RELAY_PREFIX}{key}"))
+            };
+            if SHARED.iter().any(own) { error } else { below_prefix(&error) }
+        });
+        return Ok(Choice::Embedded(Box::new(config?)));
     }
     let given = settings.one("secret-file")?;
     let path = given.map_or_else(|| Ok(state_dir(settings)?.join("turn-secret")), Ok)?;

@@ -15,6 +15,7 @@ use crate::outlet::{Inlet, Outlet, outlet};
 use crate::pace::{Limit, Pace};
 use crate::protocol::{ClientMessage, ErrorCode, Ice, LeftReason, Media, PeerId, ServerMessage};
 use crate::room::{Letter, PEOPLE_MAX, Refusal, Rooms};
+use crate::socket::Timing;
 use crate::visitor;
 
 /// Calls of `GET /api/ice` by one member: six a minute.
@@ -32,6 +33,8 @@ pub struct Hub {
     /// Under which keys are remembered: what is in memory opens nothing.
     key: [u8; 32],
     limits: Limits,
+    /// When things happen on its connections.
+    pub timing: Timing,
     /// What is counted.
     pub metrics: Metrics,
     /// Turns `true` when the server ends; every seat holds a receiver.
@@ -104,11 +107,11 @@ pub enum IceRefusal {
 impl Hub {
     /// A server without anybody in it.
     #[must_use]
-    pub fn new(issuer: Issuer, limits: Limits, key: [u8; 32]) -> Self {
+    pub fn new(issuer: Issuer, limits: Limits, timing: Timing, key: [u8; 32]) -> Self {
         let (closing, _) = watch::channel(false);
         let state = Mutex::default();
         let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-        Self { state, issuer, key, limits, metrics: Metrics::new(), closing, turned_away }
+        Self { state, issuer, key, limits, timing, metrics: Metrics::new(), closing, turned_away }
     }
 
     /// Counts a new socket from `address`; `None` if there is not even time to turn it away.
@@ -212,7 +215,11 @@ impl Hub {
 
     fn gauge(&self, state: &State) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.rooms.set(count(state.rooms.rooms()));
+        let rooms = count(state.rooms.rooms());
+        if rooms != self.metrics.rooms.get() {
+            tracing::info!(rooms, "a room opened or ended");
+        }
+        self.metrics.rooms.set(rooms);
         self.metrics.participants.set(count(state.rooms.people()));
     }
 

@@ -14,8 +14,6 @@ use crate::relays::Relays;
 
 /// How long a credential opens new allocations.
 pub const TTL: Duration = Duration::from_secs(30 * 60);
-/// When a member is given the next one: at half of [`TTL`].
-pub const REISSUE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Length of a hash in a user name, in bytes; twice that in hexadecimal digits.
 const HASH_LEN: usize = 4;

@@ -58,7 +58,7 @@ pub async fn start(config: Config) -> Result<Server, SettingError> {
     let started = spawn_blocking(move || config.relays.start(own_ports)).await;
     let (relays, relay) = started.expect("starting a relay does not panic")?;
     let issuer = Issuer::new(relays, hub::random());
-    let hub = Arc::new(Hub::new(issuer, config.limits, hub::random()));
+    let hub = Arc::new(Hub::new(issuer, config.limits, config.timing, hub::random()));
     let site = server::Site {
         hub: hub.clone(),
         files: config.files,
@@ -66,10 +66,14 @@ pub async fn start(config: Config) -> Result<Server, SettingError> {
         trusted_proxies: config.trusted_proxies,
     };
     let public = server::public(Arc::new(site));
-    let operator = server::admin(hub.clone(), config.admin_token);
+    let operator = server::admin(hub.clone(), admin, config.admin_token);
+    let closed = || {
+        let hub = hub.clone();
+        move || hub.closed()
+    };
     let listeners = vec![
-        tokio::spawn(accept::run(listener, public, hub.closed())),
-        tokio::spawn(accept::run(admin_listener, operator, hub.closed())),
+        tokio::spawn(accept::run(listener, public, closed())),
+        tokio::spawn(accept::run(admin_listener, operator, closed())),
     ];
     Ok(Server { address, admin, hub, listeners, relay })
 }

@@ -34,13 +34,14 @@ impl Choice {
         let secret = config.secrets.first().cloned().unwrap_or_default();
         let behind_nat = config.relay_ips.iter().filter(|ip| ip.external != ip.local);
         let external: Vec<_> = behind_nat.map(|ip| ip.external).collect();
-        let relay = castling_relay::start(config).map_err(below_prefix)?;
+        let relay = castling_relay::start(config).map_err(|error| below_prefix(&error))?;
         Ok((Relays::embedded(relay.listening(), &external, secret), Some(relay)))
     }
 }
 
 /// The relay's own words about a setting, under the name that the setting has here.
-pub fn below_prefix(error: SettingError) -> SettingError {
+#[must_use]
+pub fn below_prefix(error: &SettingError) -> SettingError {
     let line = error.to_string();
     let (key, text) = line.split_once(": ").unwrap_or(("", &line));
     SettingError::new(format!("{RELAY_PREFIX}{key}"), text)

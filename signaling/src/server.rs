@@ -1,5 +1,6 @@
 //! Which request goes where.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,10 +58,13 @@ pub fn public(site: Arc<Site>) -> Router {
         .with_state(site)
 }
 
-/// Routes for the operator; `token` guards the metrics if it is given.
-pub fn admin(hub: Arc<Hub>, token: Option<String>) -> Router {
+/// Routes for the operator at address `at`; `token` guards the metrics if it is given.
+pub fn admin(hub: Arc<Hub>, at: SocketAddr, token: Option<String>) -> Router {
     let token = token.map(Sha256::digest);
     let metrics = move |State(hub): State<Arc<Hub>>, headers: HeaderMap| async move {
+        if at.ip().is_loopback() && !names_loopback(&headers) {
+            return refuse(StatusCode::FORBIDDEN, "Only pages of this machine may look here.");
+        }
         // Digests are compared, so the time tells nothing about the token.
         let given = bearer(&headers).map(Sha256::digest);
         if token.is_some() && given != token {
@@ -146,6 +150,14 @@ async fn healthy() -> &'static str {
 /// An answer with one sentence for whoever reads it.
 pub(crate) fn refuse(status: StatusCode, text: &str) -> Response<Body> {
     (status, Json(json!({ "error": text }))).into_response()
+}
+
+/// A foreign page can make its own name mean a loopback address, but then `Host` tells the name.
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let Some(name) = visitor::host(headers).map(visitor::without_port) else { return false };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

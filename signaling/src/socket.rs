@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite;
 
 use crate::hub::{Hub, Membership, Place, frame};
-use crate::ice::REISSUE_AFTER;
+use crate::ice;
 use crate::outlet::Inlet;
 use crate::pace::{Limit, Pace};
 use crate::protocol::{ClientMessage, ErrorCode, LeftReason, VERSION};
@@ -19,12 +19,30 @@ use crate::room::Refusal;
 
 /// Longest frame and message, in bytes. A description with 20 media sections stays below 20 KiB.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
-/// A connection says `hello` within this time.
-pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// Every client is pinged this often.
-pub const PING_EVERY: Duration = Duration::from_secs(20);
-/// A client from which nothing came for this long is gone.
-pub const DEAD_AFTER: Duration = Duration::from_secs(45);
+/// When things happen on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A connection says `hello` within this time.
+    pub hello_within: Duration,
+    /// Every client is pinged this often.
+    pub ping_every: Duration,
+    /// A client from which nothing came for this long is gone.
+    pub dead_after: Duration,
+    /// A member is given fresh credentials this often.
+    pub reissue_every: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            hello_within: Duration::from_secs(5),
+            ping_every: Duration::from_secs(20),
+            dead_after: Duration::from_secs(45),
+            reissue_every: ice::TTL / 2,
+        }
+    }
+}
+
 /// How long a closing connection may take to hear our last words.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Deepest nesting of JSON.
@@ -85,7 +103,7 @@ async fn visit(
     host: Option<String>,
 ) -> End {
     let greeted = tokio::select! {
-        hello = timeout(HELLO_WITHIN, reader.next()) => hello.unwrap_or_else(|_| Err(late())),
+        hello = timeout(hub.timing.hello_within, reader.next()) => hello.unwrap_or_else(|_| Err(late())),
         () = hub.closed() => Err(End::Restart),
     };
     let entered = greeted.and_then(|hello| admit(hub, hello, host));
@@ -101,7 +119,7 @@ async fn visit(
     let overflow = inlet.overflow();
     let end = tokio::select! {
         end = listen(reader, &membership) => end,
-        end = writer.speak(inlet, &membership) => end,
+        end = writer.speak(inlet, &membership, hub.timing) => end,
         _ = overflow => End::SlowReader,
         () = hub.closed() => End::Restart,
     };
@@ -150,7 +168,7 @@ impl Reader {
     /// The next message. Every frame counts against the rate, and every frame is a sign of life.
     async fn next(&mut self) -> Result<ClientMessage, End> {
         loop {
-            let frame = match timeout(DEAD_AFTER, self.stream.next()).await {
+            let frame = match timeout(self.hub.timing.dead_after, self.stream.next()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(broken(error)),
                 Ok(None) | Err(_) => return Err(End::Lost),
@@ -186,14 +204,14 @@ struct Writer {
 
 impl Writer {
     /// Writes the member's queue, pings and fresh credentials, until the socket breaks.
-    async fn speak(&mut self, mut inlet: Inlet, membership: &Membership) -> End {
+    async fn speak(&mut self, mut inlet: Inlet, membership: &Membership, timing: Timing) -> End {
         let every = |period| {
             let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         };
-        let mut ping = every(PING_EVERY);
-        let mut reissue = every(REISSUE_AFTER);
+        let mut ping = every(timing.ping_every);
+        let mut reissue = every(timing.reissue_every);
         loop {
             let message = tokio::select! {
                 text = inlet.next() => match text {

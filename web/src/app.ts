@@ -62,7 +62,7 @@ export class App {
   /** Asks for camera and microphone. */
   async start(): Promise<void> {
     addEventListener("online", () => this.#signaling?.hurry());
-    addEventListener("pagehide", () => this.#signaling?.leave());
+    addEventListener("pagehide", () => this.leave());
     await this.#local.start();
     this.speaker.value = this.memory.find("audiooutput", this.local.value.devices)?.deviceId ?? "";
   }

@@ -52,6 +52,11 @@ describe("tiles", () => {
     expect(tile.width / tile.height).toBeLessThan(ASPECT_MAX + 0.02);
   });
 
+  it("rather show whole pictures than fill every corner", () => {
+    const { width, height } = tileSize(12, 1240, 580);
+    expect(width).toBeGreaterThan(height);
+  });
+
   it("have no size in a window without one", () => {
     expect(tileSize(3, 0, 0)).toEqual({ width: 0, height: 0 });
   });
@@ -59,8 +64,8 @@ describe("tiles", () => {
 
 describe("words", () => {
   it("put values into sentences", () => {
-    expect(t("room.you", { name: "Ana" })).toBe("Ana (you)");
-    expect(t("room.you", { name: "$& {name}" })).toBe("$& {name} (you)");
+    expect(t("live.joined", { name: "Ana" })).toBe("Ana joined");
+    expect(t("live.joined", { name: "$& {name}" })).toBe("$& {name} joined");
   });
 
   it("count", () => {

@@ -19,8 +19,14 @@ pub const CARRYING_S: u32 = 10;
 /// How many peers without a channel are told apart when links are counted.
 const FLOWS: usize = 4;
 
+/// Caps of one allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub permissions_max: usize,
+    pub channels_max: usize,
+}
+
 /// One relayed port and all that hangs on it (RFC 8656 §3.2).
-#[derive(Debug)]
 pub(crate) struct Allocation {
     /// The 5-tuple.
     pub client: ClientAddr,
@@ -32,6 +38,8 @@ pub(crate) struct Allocation {
     pub family: Family,
     /// When it ends, unless refreshed.
     pub expires_ms: u64,
+    /// When the queue of expiries looks at it next, at or before its end; `None` until then.
+    pub deadline_ms: Option<u64>,
     /// Of the Allocate, so that its retransmission gets the same answer.
     pub transaction_id: TransactionId,
     /// Lifetime that the Allocate was granted.
@@ -92,7 +100,8 @@ impl Flow {
 
     /// Payload went both ways within [`CARRYING_S`].
     pub fn is_carrying(&self, now: Now) -> bool {
-        let recent = |at: Option<u32>| at.is_some_and(|at| now.second() - at <= CARRYING_S);
+        let recent =
+            |at: Option<u32>| at.is_some_and(|at| now.second().saturating_sub(at) <= CARRYING_S);
         recent(self.to_s) && recent(self.from_s)
     }
 
@@ -125,6 +134,7 @@ impl Allocation {
             relayed: None,
             family,
             expires_ms: now.after_s(granted_s),
+            deadline_ms: None,
             transaction_id,
             granted_s,
             reserved,
@@ -149,22 +159,25 @@ impl Allocation {
         limit: usize,
     ) -> Result<(), Invalid> {
         self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
-        let known = |ip: &IpAddr| self.permissions.iter().any(|permission| permission.ip == *ip);
-        let is_new = |at: usize, ip: &IpAddr| {
-            !known(ip) && !peers.iter().take(at).any(|(earlier, _)| earlier == ip)
-        };
-        let new = peers.iter().enumerate().filter(|(at, (ip, _))| is_new(*at, ip)).count();
-        if self.permissions.len() + new > limit {
-            return Err(NO_CAPACITY);
-        }
         let expires_ms = now.mono_ms + PERMISSION_LIFETIME_MS;
-        self.permissions.reserve_exact(new);
+        let room = limit.saturating_sub(self.permissions.len());
+        // Holds at most `room`, however long the request is.
+        let mut new: Vec<Permission> = Vec::new();
         for &(ip, any_port) in peers {
-            match self.permissions.iter_mut().find(|permission| permission.ip == ip) {
-                Some(permission) => permission.expires_ms = expires_ms,
-                None => self.permissions.push(Permission { ip, expires_ms, any_port }),
+            if self.permissions.iter().chain(&new).any(|permission| permission.ip == ip) {
+                continue;
             }
+            if new.len() == room {
+                return Err(NO_CAPACITY);
+            }
+            new.push(Permission { ip, expires_ms, any_port });
         }
+        let known = self.permissions.iter_mut();
+        for permission in known.filter(|it| peers.iter().any(|(ip, _)| *ip == it.ip)) {
+            permission.expires_ms = expires_ms;
+        }
+        self.permissions.reserve_exact(new.len());
+        self.permissions.append(&mut new);
         Ok(())
     }
 
@@ -174,25 +187,31 @@ impl Allocation {
         live.find(|permission| permission.ip == ip).copied()
     }
 
-    /// Binds or refreshes a channel (RFC 8656 §12.2).
+    /// Binds or refreshes a channel and permits its peer (RFC 8656 §12.2): both or neither.
+    ///
+    /// `any_port` is [`Permission::any_port`] of the peer.
     pub fn bind(
         &mut self,
         now: Now,
         number: ChannelNumber,
         flow: Flow,
-        limit: usize,
+        any_port: bool,
+        limits: Limits,
     ) -> Result<(), Invalid> {
         self.channels.retain(|channel| channel.is_live(now));
-        let same =
-            |channel: &&mut Channel| channel.number == number || channel.flow.peer == flow.peer;
+        let is_pair = |it: &Channel| it.number == number && it.flow.peer == flow.peer;
+        let is_half = |it: &Channel| it.number == number || it.flow.peer == flow.peer;
+        let bound = self.channels.iter().position(is_pair);
+        if bound.is_none() && self.channels.iter().any(is_half) {
+            return Err(BAD_REQUEST);
+        }
+        if bound.is_none() && self.channels.len() >= limits.channels_max {
+            return Err(NO_CAPACITY);
+        }
+        self.permit(now, &[(flow.peer.ip(), any_port)], limits.permissions_max)?;
         let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
-        let is_full = self.channels.len() >= limit;
-        match self.channels.iter_mut().find(same) {
-            Some(channel) if channel.number == number && channel.flow.peer == flow.peer => {
-                channel.expires_ms = expires_ms;
-            }
-            Some(_) => return Err(BAD_REQUEST),
-            None if is_full => return Err(NO_CAPACITY),
+        match bound.and_then(|at| self.channels.get_mut(at)) {
+            Some(channel) => channel.expires_ms = expires_ms,
             None => {
                 self.channels.reserve_exact(1);
                 let flow = self.take_flow(flow.peer).unwrap_or(flow);
@@ -233,7 +252,8 @@ impl Allocation {
 
     /// The peers that payload goes to and comes from.
     pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
-        let bound = self.channels.iter().map(|channel| &channel.flow);
+        let live = self.channels.iter().filter(move |channel| channel.is_live(now));
+        let bound = live.map(|channel| &channel.flow);
         bound.chain(self.flows.iter().flatten()).filter(move |flow| flow.is_carrying(now))
     }
 

@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
@@ -81,8 +82,8 @@ impl Nonces {
     }
 }
 
-/// Whose credentials are believed.
-#[derive(Clone, Debug, Default)]
+/// Whose credentials are believed. Its debug form names the realm only.
+#[derive(Clone, Default)]
 pub struct Credentials {
     /// Told to clients in REALM. Above 8 bytes a 401 is longer than twice its request.
     pub realm: String,
@@ -90,6 +91,12 @@ pub struct Credentials {
     pub secrets: Vec<Vec<u8>>,
     /// Static users and their passwords.
     pub users: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("realm", &self.realm).finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
@@ -115,7 +122,7 @@ pub fn user_of(username: &str) -> &str {
 }
 
 /// Proof that a request is its user's: nothing else changes state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Authenticated<R> {
     /// What is asked.
     pub request: R,
@@ -188,7 +195,7 @@ impl Refusal {
 }
 
 /// An allocation's owner, whose key outlives its credential's expiry.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Owner {
     /// As in USERNAME of the Allocate.
     pub username: String,

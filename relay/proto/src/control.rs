@@ -1,12 +1,12 @@
 //! Requests: everything that asks for an answer, and every answer.
 
-use std::cmp::Reverse;
+use std::net::Ipv4Addr;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
-use crate::allocation::{Allocation, Flow};
+use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{Authenticated, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
@@ -56,12 +56,11 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        let Some(allocation) = self.table.open(id, relayed) else {
+        if self.table.open(id, relayed).is_none() {
             self.effects.push_back(Queued::ClosePort { id });
             return;
-        };
-        let deadline = (allocation.expires_ms, id);
-        self.deadlines.push(Reverse(deadline));
+        }
+        self.watch(id);
         self.counters.allocations_opened += 1;
         self.answer_allocate(id);
     }
@@ -95,11 +94,8 @@ impl Relay {
         if self.is_no_client(from) {
             return self.refuse(DropReason::Malformed);
         }
-        let found = self.table.by_client(from).map(|(id, it)| (id, it.is_live(now)));
-        if let Some((id, false)) = found {
-            self.close(id, Closed::Expired);
-        }
-        let owner = self.table.by_client(from).map(|(_, allocation)| allocation.owner.clone());
+        let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
+        let owner = allocation.map(|(_, allocation)| allocation.owner.clone());
         let credentials = &self.settings.credentials;
         match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
@@ -122,9 +118,15 @@ impl Relay {
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
         let id = match self.table.by_client(from) {
+            Some((id, it)) if !it.is_live(now) => {
+                self.close(id, Closed::Expired);
+                None
+            }
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }
+            // Before its success there is an allocation for nobody but its retransmission.
+            Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
             Some((id, _)) => Some(id),
             None => None,
         };
@@ -211,6 +213,7 @@ impl Relay {
             self.close(id, Closed::Released);
         } else {
             allocation.expires_ms = now.after_s(asked.lifetime_s);
+            self.watch(id);
         }
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
             reply.attribute(attr::LIFETIME, &asked.lifetime_s.to_be_bytes())
@@ -234,8 +237,8 @@ impl Relay {
         if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
             return Err(FAMILY_MISMATCH);
         }
-        let peers: Vec<_> =
-            peers.iter().map(|peer| (peer.ip(), policy.any_port(peer.ip()))).collect();
+        let named = peers.iter().map(|peer| policy.canonical(*peer).ip());
+        let peers: Vec<_> = named.map(|ip| (ip, policy.any_port(ip))).collect();
         allocation.permit(now, &peers, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
@@ -254,6 +257,7 @@ impl Relay {
             request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
         let policy = &self.settings.policy;
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
+        let peer = policy.canonical(peer);
         let relay = match policy.judge(peer) {
             Judgement::Denied => return Err(FORBIDDEN),
             Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
@@ -265,9 +269,12 @@ impl Relay {
         if Family::of(&peer.ip()) != allocation.family {
             return Err(FAMILY_MISMATCH);
         }
-        let (channels, permissions) = (self.settings.channels_max, self.settings.permissions_max);
-        allocation.permit(now, &[(peer.ip(), policy.any_port(peer.ip()))], permissions)?;
-        allocation.bind(now, number, Flow::new(peer, relay), channels)?;
+        let limits = Limits {
+            permissions_max: self.settings.permissions_max,
+            channels_max: self.settings.channels_max,
+        };
+        let any_port = policy.any_port(peer.ip());
+        allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
         let to = allocation.client;
         self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
         Ok(())
@@ -356,7 +363,8 @@ impl Relay {
     fn is_no_client(&self, from: ClientAddr) -> bool {
         let (ip, port) = (from.remote.ip(), from.remote.port());
         let policy = &self.settings.policy;
-        port == 0 || (policy.service_ports.contains(&port) && policy.is_own(ip))
+        let is_many = ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST;
+        port == 0 || is_many || (policy.service_ports.contains(&port) && policy.is_own(ip))
     }
 
     /// Eight bytes that nobody can foresee without the seed.

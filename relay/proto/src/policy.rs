@@ -161,6 +161,18 @@ impl PeerPolicy {
         !self.is_own(ip) && inner_forms(ip).into_iter().flatten().all(|it| !self.is_own(it.into()))
     }
 
+    /// The one form of a peer that permissions, channels and relayed ports go by: our own relay
+    /// address as clients are told it, unless a host route opened the named form as well.
+    #[must_use]
+    pub fn canonical(&self, peer: SocketAddr) -> SocketAddr {
+        match self.own_relay(peer.ip()) {
+            Some(relay) if !self.host_route(peer.ip()) => {
+                SocketAddr::new(relay.external, peer.port())
+            }
+            _ => peer,
+        }
+    }
+
     fn judge_address(&self, peer: SocketAddr) -> Judgement {
         let mut judgement = self.judge_form(peer);
         for inner in inner_forms(peer.ip()).into_iter().flatten() {

@@ -18,7 +18,7 @@ use crate::traffic::{DropReason, Traffic};
 
 /// Most expiries that one [`Relay::tick`] handles.
 pub const TICK_EXPIRIES_MAX: usize = 64;
-/// Most entries of closed allocations in the queue of expiries, beside one for each live one.
+/// Most void entries in the queue of expiries, beside one for each live allocation.
 const STALE_DEADLINES_MAX: usize = 64;
 /// Longest payload of an IPv4 UDP datagram in bytes (RFC 768, RFC 791).
 const UDP_PAYLOAD_LEN_MAX: usize = 65_507;
@@ -246,8 +246,8 @@ pub struct Relay {
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
-    /// One entry an allocation, at or before its expiry.
-    pub(crate) deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
+    /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
+    deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
     /// The effect that the edge is looking at.
     current: Option<Queued>,
@@ -341,16 +341,17 @@ impl Relay {
     }
 
     /// The kernel did not take a packet that a verdict sent to the client: it was dropped.
+    /// `framing` is the length of head and padding together.
     pub fn unsent_to_client(
         &mut self,
         via: AllocationId,
         to: ClientAddr,
-        head: usize,
+        framing: usize,
         payload: usize,
         reason: DropReason,
     ) {
         let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].take_back(head + payload);
+        self.counters.traffic.client.tx[family].take_back(framing + payload);
         if let Some(allocation) = self.table.by_id(via) {
             allocation.carried.to_client.take_back(payload);
             allocation.carried.to_client_dropped.add(payload);
@@ -419,12 +420,12 @@ impl Relay {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}
                 _ => return More::No,
             }
-            let Some(Reverse((_, id))) = self.deadlines.pop() else { return More::No };
-            match self.table.by_id(id) {
+            let Some(Reverse((due_ms, id))) = self.deadlines.pop() else { return More::No };
+            match self.table.by_id(id).filter(|it| it.deadline_ms == Some(due_ms)) {
                 None => {}
                 Some(allocation) if allocation.is_live(now) => {
-                    let due_ms = allocation.expires_ms;
-                    self.deadlines.push(Reverse((due_ms, id)));
+                    allocation.deadline_ms = None;
+                    self.watch(id);
                 }
                 Some(_) => self.close(id, Closed::Expired),
             }
@@ -454,12 +455,34 @@ impl Relay {
 
     pub(crate) fn close(&mut self, id: AllocationId, why: Closed) {
         let Some(allocation) = self.table.remove(id) else { return };
+        // Its port may open yet: `port_opened` then finds nobody and closes it.
+        if allocation.relayed.is_none() {
+            return;
+        }
         self.counters.conservation_errors += u64::from(!allocation.carried.is_conserved());
         self.counters.allocations_closed[why as usize] += 1;
         self.effects.push_back(Queued::ClosePort { id });
-        // Entries of released allocations would else wait for their time.
+        self.forget_void_deadlines();
+    }
+
+    /// Sees to it that [`Relay::tick`] looks at the allocation no later than it ends.
+    pub(crate) fn watch(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.by_id(id) else { return };
+        let ends_ms = allocation.expires_ms;
+        // One that ends later than it will be looked at is asked again then.
+        if allocation.deadline_ms.is_none_or(|due_ms| ends_ms < due_ms) {
+            allocation.deadline_ms = Some(ends_ms);
+            self.deadlines.push(Reverse((ends_ms, id)));
+            self.forget_void_deadlines();
+        }
+    }
+
+    /// Void entries would else wait for their time.
+    fn forget_void_deadlines(&mut self) {
         if self.deadlines.len() > 2 * self.table.len() + STALE_DEADLINES_MAX {
-            self.deadlines.retain(|Reverse((_, id))| self.table.by_id(*id).is_some());
+            self.deadlines.retain(|Reverse((due_ms, id))| {
+                self.table.by_id(*id).is_some_and(|it| it.deadline_ms == Some(*due_ms))
+            });
         }
     }
 
@@ -512,6 +535,7 @@ impl Relay {
         let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
             return self.refuse(DropReason::Malformed);
         };
+        let peer = self.settings.policy.canonical(peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };

@@ -81,6 +81,13 @@ impl Allocate {
         if token.is_some() && (even_port.is_some() || family.is_some()) {
             return Err(BAD_REQUEST);
         }
+        // A second address is not offered, but asking for one has rules all the same.
+        let additional =
+            optional(message, attr::ADDITIONAL_ADDRESS_FAMILY, attr::requested_family)?;
+        let has_rival = token.is_some() || family.is_some() || even_port == Some(true);
+        if additional.is_some_and(|additional| has_rival || additional != Some(Family::V6)) {
+            return Err(BAD_REQUEST);
+        }
         let family = family.unwrap_or(Some(Family::V4)).ok_or(FAMILY_NOT_SUPPORTED)?;
         let lifetime_s = granted(optional(message, attr::LIFETIME, attr::lifetime)?);
         Ok(Self { family, lifetime_s, even_port, token })

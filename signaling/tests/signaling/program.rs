@@ -123,7 +123,9 @@ fn a_mistake_of_the_embedded_relay_is_named_with_its_prefix() {
     let busy = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let busy = busy.local_addr().expect("address").to_string();
     let free = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--relay.admin=127.0.0.1:0"];
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
+        (&["--secret-file", "none"], "castling-signaling: secret-file: none"),
+        (&["--relay.secret-file", "none"], "relay.secret-file: none"),
         (&["--relay.min-port", "80"], "relay.min-port: 80"),
         (&["--relay.listen", &busy], &format!("relay.listen: {busy}: another program")),
         (&["--relay.workers", "many"], "relay.workers: \"many\""),

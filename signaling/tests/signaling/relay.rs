@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use castling_signaling::protocol::Ice;
+use castling_signaling::socket::Timing;
 use relay_proto::attribute as attr;
 use relay_proto::credential::long_term_key;
 use relay_proto::stun::{Class, Message, Method, Writer};
@@ -23,7 +24,7 @@ async fn with_relay(state: &Path) -> School {
     ];
     let mut args: Vec<_> = args.into_iter().map(str::to_owned).collect();
     args.push(format!("--state-dir={}", state.display()));
-    School::with(tempfile::tempdir().expect("folder"), &args).await
+    School::with(tempfile::tempdir().expect("folder"), &args, Timing::default()).await
 }
 
 fn address(ice: &Ice, scheme: &str) -> SocketAddr {

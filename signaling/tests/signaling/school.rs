@@ -9,6 +9,7 @@ use castling_signaling::config::{Config, PROGRAM, flags};
 use castling_signaling::protocol::{
     ClientMessage, ErrorCode, LinkBody, Media, Peer, ServerMessage, VERSION,
 };
+use castling_signaling::socket::Timing;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -33,21 +34,30 @@ pub struct School {
 impl School {
     /// A server that hands out a stand-alone relay, with more flags if any.
     pub async fn open(more: &[&str]) -> Self {
+        Self::stand_alone(more, Timing::default()).await
+    }
+
+    /// The same, and time runs otherwise.
+    pub async fn timed(timing: Timing) -> Self {
+        Self::stand_alone(&[], timing).await
+    }
+
+    /// Both.
+    pub async fn stand_alone(more: &[&str], timing: Timing) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let secret = folder.path().join("secret");
         std::fs::write(&secret, SECRET).expect("secret");
-        let mut args = vec![
-            "--secret-file".to_owned(),
-            secret.display().to_string(),
-            "--relay".to_owned(),
-            "turn:relay.example:3478?transport=udp".to_owned(),
-        ];
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        Self::with(folder, &args).await
+        let secret = secret.display().to_string();
+        let mut args = vec!["--secret-file", &secret];
+        args.push("--relay=turn:relay.example:3478?transport=udp");
+        args.extend(more);
+        let args: Vec<_> = args.into_iter().map(str::to_owned).collect();
+        Self::with(folder, &args, timing).await
     }
 
-    pub async fn with(folder: tempfile::TempDir, args: &[String]) -> Self {
-        let config = config(args).expect("settings");
+    /// A server with these flags; the folder lives as long as it does.
+    pub async fn with(folder: tempfile::TempDir, args: &[String], timing: Timing) -> Self {
+        let config = Config { timing, ..config(args).expect("settings") };
         let server = castling_signaling::start(config).await.expect("server");
         Self { server, _folder: folder }
     }
@@ -55,7 +65,16 @@ impl School {
     /// A WebSocket with this `Origin`, or the status of its refusal.
     pub async fn try_connect(&self, origin: Option<&str>) -> Result<Person, u16> {
         let stream = TcpStream::connect(self.server.address()).await.expect("connected");
-        self.upgrade(stream, origin).await
+        let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        self.upgrade(stream, &headers).await
+    }
+
+    /// A WebSocket of the server's own page that comes through a proxy.
+    pub async fn connect_from(&self, address: &str) -> Person {
+        let stream = TcpStream::connect(self.server.address()).await.expect("connected");
+        let origin = format!("http://{}", self.server.address());
+        let headers = [("origin", &*origin), ("x-forwarded-for", address)];
+        self.upgrade(stream, &headers).await.expect("own origin")
     }
 
     /// A WebSocket of somebody for whom the kernel keeps little.
@@ -64,14 +83,18 @@ impl School {
         socket.set_recv_buffer_size(bytes).expect("buffer size");
         let stream = socket.connect(self.server.address()).await.expect("connected");
         let origin = format!("http://{}", self.server.address());
-        self.upgrade(stream, Some(&origin)).await.expect("own origin")
+        self.upgrade(stream, &[("origin", &origin)]).await.expect("own origin")
     }
 
-    async fn upgrade(&self, stream: TcpStream, origin: Option<&str>) -> Result<Person, u16> {
+    async fn upgrade(
+        &self,
+        stream: TcpStream,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Person, u16> {
         let address = self.server.address();
         let mut request = format!("ws://{address}/ws").into_client_request().expect("request");
-        if let Some(origin) = origin {
-            request.headers_mut().insert("origin", origin.parse().expect("origin"));
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Person { socket }),

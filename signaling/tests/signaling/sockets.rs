@@ -1,10 +1,12 @@
 //! People in rooms, over real WebSockets.
 
+use std::time::Duration;
+
 use castling_signaling::protocol::{
-    ClientMessage, ErrorCode, LeftReason, LinkBody, Media, ServerMessage,
+    ClientMessage, ErrorCode, Ice, LeftReason, LinkBody, Media, ServerMessage,
 };
 use castling_signaling::room::PEOPLE_MAX;
-use castling_signaling::socket::{DEPTH_MAX, FRAME_BYTES_MAX, FRAMES};
+use castling_signaling::socket::{DEPTH_MAX, FRAME_BYTES_MAX, FRAMES, Timing};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::school::{MEDIA, School, answer, hello, link, offer};
@@ -191,10 +193,45 @@ async fn the_first_message_is_a_hello_of_this_version() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
-    let school = School::open(&[]).await;
+    let hello_within = Duration::from_millis(50);
+    let school = School::timed(Timing { hello_within, ..Timing::default() }).await;
     let mut person = school.connect().await;
     assert_eq!(person.refusal().await.0, ErrorCode::BadMessage);
     assert_eq!(person.close_code().await, POLICY);
+}
+
+#[tokio::test]
+async fn who_does_not_answer_pings_is_lost_and_who_does_stays() {
+    let (ping_every, dead_after) = (Duration::from_millis(500), Duration::from_secs(3));
+    let school = School::timed(Timing { ping_every, dead_after, ..Timing::default() }).await;
+    let (mut ana, _) = school.enter("7b", "Ana").await;
+    // Nobody reads this socket from now on, so nobody answers.
+    let (_silent, welcome) = school.enter("7b", "Silent").await;
+    assert!(matches!(ana.hear().await, ServerMessage::Joined { .. }));
+    let lost = ServerMessage::Left { id: welcome.you, reason: LeftReason::Lost };
+    assert_eq!(ana.hear().await, lost);
+    ana.say(&ClientMessage::Ping).await;
+    assert_eq!(ana.hear().await, ServerMessage::Pong, "she said nothing either, but answered");
+}
+
+#[tokio::test]
+async fn members_are_given_fresh_credentials_in_time() {
+    let reissue_every = Duration::from_millis(50);
+    let school = School::timed(Timing { reissue_every, ..Timing::default() }).await;
+    let (mut ana, welcome) = school.enter("7b", "Ana").await;
+    match ana.hear().await {
+        ServerMessage::Ice { ice } => {
+            assert_eq!(ice.ttl, welcome.ice.ttl);
+            let user = |ice: &Ice| {
+                let name = ice.servers[1].username.clone().expect("user name");
+                name.split_once(':').map(|(_, user)| user.to_owned())
+            };
+            assert_eq!(user(&ice), user(&welcome.ice), "the same person to the relay");
+        }
+        other => panic!("{other:?}"),
+    }
+    let usual = Timing::default().reissue_every;
+    assert_eq!(usual.as_secs() * 2, u64::from(welcome.ice.ttl), "at half of their life");
 }
 
 #[tokio::test]
@@ -297,6 +334,22 @@ async fn a_socket_above_the_limit_is_told_so() {
     assert_eq!(late.close_code().await, TRY_AGAIN);
     ana.leave(1000).await;
     school.enter("7b", "Late").await;
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_places() {
+    let flags = ["--max-sockets-per-ip", "64", "--trusted-proxy", "127.0.0.1"];
+    let hello_within = Duration::from_secs(60);
+    let school = School::stand_alone(&flags, Timing { hello_within, ..Timing::default() }).await;
+    let mut people = Vec::new();
+    for _ in 0..64 {
+        people.push(school.connect_from("203.0.113.7").await);
+    }
+    let mut next = school.connect_from("203.0.113.7").await;
+    assert_eq!(next.refusal().await.0, ErrorCode::Overloaded);
+    let mut other = school.connect_from("203.0.113.8").await;
+    other.say(&hello("7b", "Ana")).await;
+    other.welcome().await;
 }
 
 #[tokio::test]

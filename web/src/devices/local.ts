@@ -34,7 +34,8 @@ export class Local {
   readonly #host: LocalHost;
   #tracks: Record<Kind, MediaStreamTrack | null> = { mic: null, cam: null };
   #on: Record<Kind, boolean> = { mic: true, cam: true };
-  #problems: { [K in Kind]?: Problem } = {};
+  /** Replaced, never changed in place, so that a new problem differs from one already seen. */
+  #problems: { readonly [K in Kind]?: Problem } = {};
   #devices: readonly MediaDeviceInfo[] = [];
   #asking = false;
   #chain: Promise<void> = Promise.resolve();
@@ -72,7 +73,7 @@ export class Local {
         // A muted microphone stays open, so that one is heard at the first word.
         if (kind === "cam") this.#drop(kind);
         else if (this.#tracks.mic) this.#tracks.mic.enabled = false;
-        delete this.#problems[kind];
+        this.#setProblem(kind, undefined);
       } else if (this.#tracks[kind]) {
         this.#tracks[kind].enabled = true;
       } else {
@@ -114,9 +115,7 @@ export class Local {
     const result = await acquire(this.#host.source, this.#wish(missing));
     this.#asking = false;
     for (const kind of missing) {
-      delete this.#problems[kind];
-      const problem = result.problems[kind];
-      if (problem) this.#problems[kind] = problem;
+      this.#setProblem(kind, result.problems[kind]);
       this.#hold(kind, result[kind]);
     }
     await this.#list();
@@ -155,6 +154,12 @@ export class Local {
         await this.#acquire([kind]);
         this.#host.lost(kind, this.#tracks[kind] !== null);
       });
+  }
+
+  #setProblem(kind: Kind, problem: Problem | undefined): void {
+    if (!problem && !this.#problems[kind]) return;
+    const { [kind]: _, ...others } = this.#problems;
+    this.#problems = problem ? { ...others, [kind]: problem } : others;
   }
 
   #drop(kind: Kind): void {

@@ -175,10 +175,13 @@ export class Connection {
 
   async #limit(budget: Budget): Promise<void> {
     await setEncoding(this.#slots.mic?.sender, { maxBitrate: budget.audioBps });
-    await setEncoding(this.#slots.cam?.sender, {
+    const camera = this.#slots.cam?.sender;
+    // Some cameras give another size than they were asked for.
+    const captured = camera?.track?.getSettings().height ?? CAPTURE.height;
+    await setEncoding(camera, {
       maxBitrate: budget.videoBps,
       maxFramerate: budget.framesPerSecond,
-      scaleResolutionDownBy: Math.max(1, CAPTURE.height / budget.height),
+      scaleResolutionDownBy: Math.max(1, captured / budget.height),
     });
   }
 }

@@ -14,8 +14,12 @@ export const GAP = 12;
  */
 export const ASPECT_MIN = 0.7;
 export const ASPECT_MAX = 1.6;
+/** The shape of what cameras send. */
+const CAMERA_ASPECT = 4 / 3;
+/** How much less a tile is worth for the part of the picture that it cuts off. */
+const CUT_WEIGHT = 0.25;
 
-/** The largest size at which `count` tiles fit into `width` by `height` pixels. */
+/** The size at which `count` tiles fit into `width` by `height` pixels and show the most. */
 export function tileSize(count: number, width: number, height: number): TileSize {
   let best: TileSize = { width: 0, height: 0 };
   for (let columns = 1; columns <= count; columns++) {
@@ -28,7 +32,14 @@ export function tileSize(count: number, width: number, height: number): TileSize
       width: Math.floor(Math.max(0, Math.min(cell.width, cell.height * ASPECT_MAX))),
       height: Math.floor(Math.max(0, Math.min(cell.height, cell.width / ASPECT_MIN))),
     };
-    if (size.width * size.height > best.width * best.height) best = size;
+    if (worthOf(size) > worthOf(best)) best = size;
   }
   return best;
+}
+
+function worthOf({ width, height }: TileSize): number {
+  if (width === 0 || height === 0) return 0;
+  const ratio = width / height / CAMERA_ASPECT;
+  const cut = 1 - Math.min(ratio, 1 / ratio);
+  return width * height * (1 - CUT_WEIGHT * cut);
 }

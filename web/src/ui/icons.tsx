@@ -81,5 +81,6 @@ const DRAWINGS = {
       <path d="M15.5 9a4.2 4.2 0 0 1 0 6M18 6.500a8 8 0 0 1 0 11" />
     </>
   ),
+  close: <path d="M6 6l12 12M18 6 6 18" />,
   check: <path d="m5 12.5 4.5 4.500L19 7.5" />,
 } satisfies Record<string, ComponentChildren>;

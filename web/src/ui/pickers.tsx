@@ -3,6 +3,7 @@ import { useId } from "preact/hooks";
 import type { App } from "../app.ts";
 import type { Kind, Problem } from "../devices/ladder.ts";
 import { t } from "../i18n/index.ts";
+import { Icon } from "./icons.tsx";
 
 /** All three choices, of which the speaker exists only in some browsers. */
 export function Pickers({ app }: { app: App }) {
@@ -37,16 +38,23 @@ export function Pickers({ app }: { app: App }) {
   );
 }
 
-/** Why a device is missing, as one sentence for each reason. */
-export function Problems({ app }: { app: App }) {
+/** Why a device is missing, as one sentence for each reason; `onDismiss` adds a way to hide it. */
+export function Problems({ app, onDismiss }: { app: App; onDismiss?: () => void }) {
   const sentences = sentencesFor(app.local.value.problems);
   if (sentences.length === 0) return null;
   return (
     <div class="notice" role="status" data-testid="problem">
-      {sentences.map((sentence) => (
-        <p key={sentence}>{sentence}</p>
-      ))}
-      {app.view.value !== "room" && <p>{t("lobby.listen")}</p>}
+      <div>
+        {sentences.map((sentence) => (
+          <p key={sentence}>{sentence}</p>
+        ))}
+        {app.view.value !== "room" && <p>{t("lobby.listen")}</p>}
+      </div>
+      {onDismiss && (
+        <button type="button" class="dismiss" aria-label={t("room.dismiss")} onClick={onDismiss}>
+          <Icon name="close" />
+        </button>
+      )}
     </div>
   );
 }

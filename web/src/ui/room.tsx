@@ -1,19 +1,17 @@
 /** The call. */
-import { signal, useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import type { App } from "../app.ts";
+import type { LocalView } from "../devices/local.ts";
 import { plural, t } from "../i18n/index.ts";
-import { pathOfRoom } from "../room-name.ts";
 import { MediaButtons, RoundButton, useShortcuts } from "./controls.tsx";
 import { Dialog } from "./dialog.tsx";
-import { type TileSize, tileSize } from "./grid.ts";
 import { Icon, Mark } from "./icons.tsx";
+import { copied, copyLink, linkTo } from "./invite.ts";
 import { Voice } from "./media.tsx";
 import { Pickers, Problems } from "./pickers.tsx";
-import { MemberTile, OwnTile } from "./tile.tsx";
-
-/** How long "Link copied" is shown, in milliseconds. */
-const COPIED_MS = 2_000;
+import { Stage } from "./stage.tsx";
+import { useWakeLock } from "./wake-lock.ts";
 
 /** The call. */
 export function Room({ app }: { app: App }) {
@@ -28,18 +26,15 @@ export function Room({ app }: { app: App }) {
   const close = () => {
     dialog.value = null;
   };
+  const invite = () =>
+    void copyLink(app, () => {
+      dialog.value = "link";
+    });
   return (
     <main class="room">
       <Header app={app} />
       <Notices app={app} />
-      <Stage
-        app={app}
-        onLink={() =>
-          copyLink(app, () => {
-            dialog.value = "link";
-          })
-        }
-      />
+      <Stage app={app} onInvite={invite} />
       <nav class="controls" aria-label={t("room.controls")}>
         <MediaButtons
           mic={mic !== null}
@@ -59,11 +54,7 @@ export function Room({ app }: { app: App }) {
           icon={copied.value ? "check" : "link"}
           label={t("room.copy")}
           testId="copy"
-          onPress={() =>
-            copyLink(app, () => {
-              dialog.value = "link";
-            })
-          }
+          onPress={invite}
         />
         <RoundButton
           icon="leave"
@@ -83,7 +74,12 @@ export function Room({ app }: { app: App }) {
       )}
       {dialog.value === "link" && (
         <Dialog title={t("room.link")} onClose={close}>
-          <input readOnly value={linkTo(app)} onFocus={(event) => event.currentTarget.select()} />
+          <input
+            readOnly
+            aria-label={t("room.link")}
+            value={linkTo(app)}
+            onFocus={(event) => event.currentTarget.select()}
+          />
         </Dialog>
       )}
     </main>
@@ -113,6 +109,7 @@ function Header({ app }: { app: App }) {
 
 /** What everybody in the room has to know now. */
 function Notices({ app }: { app: App }) {
+  const dismissed = useSignal<LocalView["problems"] | null>(null);
   const trouble = app.members.value.find((member) => member.trouble)?.trouble;
   return (
     <div class="notices">
@@ -138,46 +135,15 @@ function Notices({ app }: { app: App }) {
           {t("room.retrying")}
         </p>
       )}
-      <Problems app={app} />
-    </div>
-  );
-}
-
-function Stage({ app, onLink }: { app: App; onLink: () => void }) {
-  const stage = useRef<HTMLUListElement>(null);
-  const members = app.members.value;
-  const alone = members.length === 0;
-  const size = useTileSize(stage, alone ? 2 : members.length + 1);
-  const { mic, cam } = app.local.value;
-  return (
-    <ul
-      ref={stage}
-      class="stage"
-      aria-label={t("room.people")}
-      style={{ "--tile-width": `${size.width}px`, "--tile-height": `${size.height}px` }}
-    >
-      {members.map((member) => (
-        <MemberTile key={member.name} member={member} />
-      ))}
-      {alone && (
-        <li class="tile invitation">
-          <div class="invitation-card">
-            <p>{t("room.alone")}</p>
-            <p class="room-number">{app.room.value}</p>
-            <p>{t("room.invite")}</p>
-            <button type="button" class="quiet" onClick={onLink}>
-              <Icon name={copied.value ? "check" : "link"} />{" "}
-              {t(copied.value ? "room.copied" : "room.copy")}
-            </button>
-          </div>
-        </li>
+      {app.local.value.problems !== dismissed.value && (
+        <Problems
+          app={app}
+          onDismiss={() => {
+            dismissed.value = app.local.value.problems;
+          }}
+        />
       )}
-      <OwnTile
-        name={app.name.value.trim()}
-        media={{ mic: mic !== null, cam: cam !== null }}
-        picture={cam}
-      />
-    </ul>
+    </div>
   );
 }
 
@@ -201,63 +167,4 @@ function Voices({ app }: { app: App }) {
       )}
     </>
   );
-}
-
-const copied = signal(false);
-
-function linkTo(app: App): string {
-  return location.origin + pathOfRoom(app.room.value);
-}
-
-/** Copies the link, or shows it where the browser forbids copying. */
-async function copyLink(app: App, show: () => void): Promise<void> {
-  try {
-    await navigator.clipboard.writeText(linkTo(app));
-  } catch {
-    return show();
-  }
-  app.say(t("room.copied"));
-  copied.value = true;
-  setTimeout(() => {
-    copied.value = false;
-  }, COPIED_MS);
-}
-
-function useTileSize(stage: { current: HTMLElement | null }, count: number): TileSize {
-  const size = useSignal<TileSize>({ width: 0, height: 0 });
-  useLayoutEffect(() => {
-    const element = stage.current;
-    if (!element) return;
-    const measure = () => {
-      const next = tileSize(count, element.clientWidth, element.clientHeight);
-      const { width, height } = size.peek();
-      if (next.width !== width || next.height !== height) size.value = next;
-    };
-    measure();
-    const observer = new ResizeObserver(measure);
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, [count]);
-  return size.value;
-}
-
-/** Keeps the screen on during the call, where the browser can. */
-function useWakeLock(): void {
-  useEffect(() => {
-    let lock: WakeLockSentinel | undefined;
-    let over = false;
-    const request = async () => {
-      if (document.visibilityState !== "visible" || over) return;
-      // Refused on low battery: then the screen goes dark as usual.
-      lock = await navigator.wakeLock?.request("screen").catch(() => undefined);
-      if (over) void lock?.release();
-    };
-    void request();
-    document.addEventListener("visibilitychange", request);
-    return () => {
-      over = true;
-      document.removeEventListener("visibilitychange", request);
-      void lock?.release();
-    };
-  }, []);
 }

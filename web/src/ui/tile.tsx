@@ -26,7 +26,7 @@ export function MemberTile({ member }: { member: Member }) {
 
 /** Oneself, as in a mirror. */
 export function OwnTile(props: { name: string; media: Media; picture: MediaStreamTrack | null }) {
-  return <Tile {...props} id="" label={t("room.you", { name: props.name })} own />;
+  return <Tile {...props} id="" label={t("room.you")} own />;
 }
 
 function Tile(props: {

@@ -1,0 +1,21 @@
+//! What the relay does on the wire, as sentences. Names of modules follow the protocol's parts;
+//! rows of the conformance table stand beside the tests that hold them.
+
+mod relay {
+    mod allocate;
+    mod auth;
+    mod channel;
+    mod counters;
+    mod data;
+    mod framing;
+    mod hairpin;
+    mod model;
+    mod oracle;
+    mod permission;
+    mod properties;
+    mod refresh;
+    mod vectors;
+    mod walk;
+    mod wire;
+    mod world;
+}

@@ -1,0 +1,182 @@
+//! Refresh, and how allocations end.
+
+use relay_proto::attribute as attr;
+use relay_proto::relay::{Closed, TICK_EXPIRIES_MAX};
+use relay_proto::stun::Method;
+use relay_proto::{DropReason, More, Verdict};
+
+use super::world::{World, channel_data, peer};
+
+/// REF-01, and PRM-02 with its likes.
+#[test]
+fn without_an_allocation_everything_is_a_mismatch() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    assert_eq!(world.refresh(&client, 600).code(), 437);
+    assert_eq!(world.refresh(&client, 0).code(), 437);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 437);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 437);
+}
+
+/// REF-02.
+#[test]
+fn lifetime_zero_closes_at_once() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    let reply = world.refresh(&client, 0);
+    assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(0)));
+    assert_eq!(world.closed, [relayed.id]);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 437);
+    assert!(!world.hears(relayed, peer(1, 1)));
+    let data = channel_data(0x4000, b"x");
+    assert_eq!(world.client_sends(&client, &data), Verdict::Drop(DropReason::NoAllocation));
+    let after = world.relay.snapshot(world.now);
+    assert_eq!((after.allocations, after.permissions, after.channels), (0, 0, 0));
+    assert_eq!(after.allocations_closed[Closed::Released as usize], 1);
+}
+
+/// REF-03.
+#[test]
+fn another_family_is_a_mismatch() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    for (family, code) in [(1, 0), (2, 443), (3, 443)] {
+        let reply = world.ask(&client, Method::Refresh, |w| {
+            w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0])
+        });
+        assert_eq!(reply.code(), code, "family {family}");
+    }
+}
+
+/// REF-04.
+#[test]
+fn refresh_grants_within_the_same_bounds() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    for (asked, granted) in [(1, 600), (1200, 1200), (3600, 3600), (!0, 3600)] {
+        assert_eq!(world.refresh(&client, asked).lifetime_s(), Some(granted), "{asked}");
+    }
+    let reply = world.ask(&client, Method::Refresh, |w| w);
+    assert_eq!(reply.lifetime_s(), Some(600), "without LIFETIME");
+    let reply = world.ask(&client, Method::Refresh, |w| w.attribute(attr::LIFETIME, &[0]));
+    assert_eq!(reply.code(), 400);
+}
+
+#[test]
+fn allocation_ends_with_its_lifetime_even_before_a_tick() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    world.pass_ms(299_999);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    world.pass_ms(300_000);
+    assert!(world.hears(relayed, peer(1, 1)), "1 ms before its end");
+    world.pass_ms(1);
+    assert!(!world.hears(relayed, peer(1, 1)));
+    let data = channel_data(0x4000, b"x");
+    assert_eq!(world.client_sends(&client, &data), Verdict::Drop(DropReason::Expired));
+    assert!(!world.sends(&client, peer(1, 1)));
+    world.renew_nonce(&mut client);
+    assert_eq!(world.refresh(&client, 600).code(), 437);
+    assert_eq!(world.closed, [relayed.id]);
+    world.tick();
+    assert_eq!(world.closed, [relayed.id], "once");
+}
+
+#[test]
+fn expired_allocation_makes_room_for_the_next_of_its_client() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    let old = world.allocate(&client);
+    world.pass_ms(600_000);
+    world.renew_nonce(&mut client);
+    let new = world.allocate(&client);
+    assert_ne!(old.addr, new.addr);
+    assert_eq!(world.closed, [old.id]);
+    let after = world.relay.snapshot(world.now);
+    assert_eq!((after.allocations, after.allocations_opened), (1, 2));
+    assert_eq!(after.allocations_closed[Closed::Expired as usize], 1);
+}
+
+/// I-20: a bounded number a call, and nothing is forgotten.
+#[test]
+fn tick_ends_what_is_due_in_bounded_steps() {
+    let mut world = World::new();
+    let count = 2 * TICK_EXPIRIES_MAX + 1;
+    for port in 1..=count {
+        let client = world.client(u16::try_from(port).expect("a port"), "ana");
+        world.allocate(&client);
+    }
+    world.pass_ms(599_999);
+    assert_eq!(world.relay.tick(world.now), More::No);
+    world.pass_ms(1);
+    let mut rounds = 1;
+    while world.relay.tick(world.now) == More::Yes {
+        rounds += 1;
+        assert!(rounds <= 4, "129 expiries take three calls");
+    }
+    assert_eq!(world.drain(), []);
+    assert_eq!(world.closed.len(), count);
+    let after = world.relay.snapshot(world.now);
+    assert_eq!(after.allocations, 0);
+    assert_eq!(after.allocations_closed[Closed::Expired as usize], count as u64);
+}
+
+#[test]
+fn refreshed_allocation_outlives_its_first_deadline() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    for _ in 0..10 {
+        world.pass_ms(500_000);
+        world.renew_nonce(&mut client);
+        assert_eq!(world.refresh(&client, 600).code(), 0);
+        world.tick();
+        assert!(world.closed.is_empty());
+    }
+    world.pass_ms(600_000);
+    world.tick();
+    assert_eq!(world.closed, [relayed.id]);
+}
+
+/// I-17.
+#[test]
+fn wall_clock_jumps_move_no_lifetime() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    for unix_s in [0, u64::MAX] {
+        world.now.unix_s = unix_s;
+        world.tick();
+        assert!(world.hears(relayed, peer(1, 1)));
+        assert_eq!(world.refresh(&client, 600).code(), 0);
+    }
+    assert!(world.closed.is_empty());
+}
+
+/// I-5: a refresh may bring the end nearer, and port and quota must not wait for the old one.
+#[test]
+fn shortened_allocation_ends_at_its_new_time() {
+    let mut world = World::new();
+    let mut client = world.client(1, "ana");
+    let relayed = world.allocate(&client);
+    for _ in 0..3 {
+        assert_eq!(world.refresh(&client, 3600).code(), 0);
+        world.pass_ms(590_000);
+        world.tick();
+        world.renew_nonce(&mut client);
+        assert_eq!(world.refresh(&client, 600).code(), 0);
+    }
+    world.pass_ms(599_999);
+    world.tick();
+    assert!(world.closed.is_empty());
+    world.pass_ms(1);
+    world.tick();
+    assert_eq!(world.closed, [relayed.id]);
+}
