@@ -8,6 +8,7 @@ mod call;
 mod class;
 mod laboratory;
 mod page;
+mod refusals;
 mod relay;
 mod series;
 mod tidy;

@@ -1,7 +1,7 @@
 //! The relay under test, alone in the server's namespace.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::Outcome;
@@ -64,15 +64,21 @@ pub struct Relay {
 
 impl Relay {
     /// Starts `subject` in the laboratory's server and waits until it answers.
-    pub fn start(lab: &Lab, subject: Subject, program: &std::path::Path) -> Outcome<Self> {
+    pub fn start(lab: &Lab, subject: Subject, program: &Path) -> Outcome<Self> {
+        Self::start_with(lab, subject, program, &[])
+    }
+
+    /// As [`Relay::start`], with `more` on the command line of ours.
+    pub fn start_with(lab: &Lab, subject: Subject, program: &Path, more: &[&str]) -> Outcome<Self> {
         let state = tempfile::tempdir()?;
         let secret = state.path().join("secret");
         std::fs::write(&secret, format!("{SECRET}\n"))?;
         let address = SERVER.to_string();
         let text = match subject {
             Subject::Castling => format!(
-                "--listen {TURN} --relay-ip {address} --secret-file {} --allow-peer \
+                "{} --listen {TURN} --relay-ip {address} --secret-file {} --allow-peer \
                  203.0.113.0/24 --admin {ADMIN} --state-dir {}",
+                more.join(" "),
                 secret.display(),
                 state.path().display(),
             ),
