@@ -80,7 +80,7 @@ impl Family {
     }
 }
 
-/// A channel number, 0x4000 to 0x4FFF (RFC 8656 §12).
+/// A channel number: 0x4000 to 0x4FFF (RFC 8656 §12), for old clients to 0x7FFF (RFC 5766 §11).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChannelNumber(u16);
 
@@ -90,6 +90,15 @@ impl ChannelNumber {
     pub const fn new(number: u16) -> Option<Self> {
         match number {
             0x4000..=0x4FFF => Some(Self(number)),
+            _ => None,
+        }
+    }
+
+    /// A number that RFC 5766 allowed: RFC 8656 has given 0x5000 to 0x7FFF away.
+    #[must_use]
+    pub const fn new_rfc5766(number: u16) -> Option<Self> {
+        match number {
+            0x4000..=0x7FFF => Some(Self(number)),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Attribute types, and the codecs of those that are more than bytes.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::address::{ChannelNumber, Family};
+use crate::address::Family;
 use crate::stun::{FAMILY_V4, FAMILY_V6};
 
 /// RFC 8489 §14.3.
@@ -63,12 +63,10 @@ pub fn lifetime(value: &[u8]) -> Option<u32> {
 }
 
 /// CHANNEL-NUMBER: the number, then two reserved bytes that are ignored.
-///
-/// The outer `None` is a wrong length, the inner one a number out of range.
 #[must_use]
-pub fn channel_number(value: &[u8]) -> Option<Option<ChannelNumber>> {
+pub fn channel_number(value: &[u8]) -> Option<u16> {
     let [high, low, _, _] = *<&[u8; 4]>::try_from(value).ok()?;
-    Some(ChannelNumber::new(u16::from_be_bytes([high, low])))
+    Some(u16::from_be_bytes([high, low]))
 }
 
 /// REQUESTED-TRANSPORT: the protocol number, then three reserved bytes.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! +-------------------------------+-------------------------------+
-//! |  channel number 0x4000-0x4FFF |  length of the payload        |
+//! |  channel number 0x4000-0x7FFF |  length of the payload        |
 //! +-------------------------------+-------------------------------+
 //! |  payload; over streams padded to a multiple of 4              |
 //! ```
@@ -19,7 +19,7 @@ pub const HEADER_LEN: usize = 4;
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Option<(ChannelNumber, &[u8])> {
     let (&[n0, n1, l0, l1], rest) = bytes.split_first_chunk()?;
-    let number = ChannelNumber::new(u16::from_be_bytes([n0, n1]))?;
+    let number = ChannelNumber::new_rfc5766(u16::from_be_bytes([n0, n1]))?;
     Some((number, rest.get(..usize::from(u16::from_be_bytes([l0, l1])))?))
 }
 
@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(parse(&bytes), Some((number, &b"abc"[..])));
         assert_eq!(parse(&bytes[..6]), None, "shorter than it says");
         assert_eq!(parse(&[0x40, 1, 0, 0]), Some((number, &b""[..])), "empty is a datagram too");
-        assert_eq!(parse(&[0x50, 0, 0, 0]), None, "no channel has this number");
+        assert_eq!(parse(&[0x80, 0, 0, 0]), None, "no channel has this number");
         assert_eq!(parse(&[0x40, 1, 0]), None, "no header");
     }
 }

@@ -250,7 +250,8 @@ impl Relay {
         id: AllocationId,
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
-        let (number, peer) = request::channel_bind(&proven.request)?;
+        let (number, peer) =
+            request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
         let policy = &self.settings.policy;
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
         let relay = match policy.judge(peer) {

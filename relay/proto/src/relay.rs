@@ -34,6 +34,8 @@ pub struct Settings {
     pub permissions_max: usize,
     /// Most live channels of one allocation.
     pub channels_max: usize,
+    /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
+    pub rfc5766_channels: bool,
 }
 
 /// Entropy, handed in by whoever has some.

@@ -117,12 +117,17 @@ pub fn permission_peers(message: &Message<'_>) -> Result<Vec<SocketAddr>, Invali
     peers.filter(|peers| !peers.is_empty()).ok_or(BAD_REQUEST)
 }
 
-/// Number and peer of ChannelBind (RFC 8656 §12.2).
+/// Number and peer of ChannelBind (RFC 8656 §12.2); `rfc5766` allows numbers up to 0x7FFF.
 ///
 /// # Errors
 /// 400: the client's fault.
-pub fn channel_bind(message: &Message<'_>) -> Result<(ChannelNumber, SocketAddr), Invalid> {
-    let number = message.attribute(attr::CHANNEL_NUMBER).and_then(attr::channel_number).flatten();
+pub fn channel_bind(
+    message: &Message<'_>,
+    rfc5766: bool,
+) -> Result<(ChannelNumber, SocketAddr), Invalid> {
+    let allowed = if rfc5766 { ChannelNumber::new_rfc5766 } else { ChannelNumber::new };
+    let number = message.attribute(attr::CHANNEL_NUMBER).and_then(attr::channel_number);
+    let number = number.and_then(allowed);
     let peer = message.attribute(attr::XOR_PEER_ADDRESS).and_then(|value| message.unxor(value));
     number.zip(peer).ok_or(BAD_REQUEST)
 }

@@ -85,6 +85,12 @@ pub const FLAGS: &[Flag] = &[
         None,
         "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
     ),
+    Flag::new(
+        "rfc5766-channels",
+        Kind::Switch,
+        None,
+        "Accept channel numbers up to 0x7FFF, from clients older than RFC 8656",
+    ),
     Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
     Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
     Flag::new(
@@ -130,6 +136,8 @@ pub struct Config {
     pub allocations_per_user: usize,
     /// Most allocations in all.
     pub allocations_max: usize,
+    /// Accept the channel numbers of RFC 5766.
+    pub rfc5766_channels: bool,
     /// Packet threads.
     pub workers: usize,
     /// HTTP for metrics and health.
@@ -190,6 +198,7 @@ impl Config {
                 Some(most) => unlimited_if_zero(most),
                 None => default_allocations_max(ports),
             },
+            rfc5766_channels: settings.switch("rfc5766-channels")?,
             workers,
             admin,
             admin_token,

@@ -230,6 +230,7 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
         },
         permissions_max: PERMISSIONS_MAX,
         channels_max: CHANNELS_MAX,
+        rfc5766_channels: config.rfc5766_channels,
     }
 }
 
