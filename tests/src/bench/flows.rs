@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 
 use super::field::{Field, GENERATOR};
-use super::mmsg::ask_receive_buffer;
+use super::kernel::ask_receive_buffer;
 use super::packet::{Packet, Wrap};
 use super::subject::{LISTENER, credential};
 use crate::turn_client::Allocation;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::flows::{Flow, Flows};
-use super::mmsg::{self, Receiver};
+use super::kernel::{self, Receiver};
 use crate::Outcome;
 
 /// Slices of send time in which loss is counted.
@@ -146,15 +146,15 @@ fn send(flow: &mut Flow, burst: usize, run: u16, window: usize) -> Outcome<()> {
     let bytes = flow.packet.stamped(run, window);
     let mut left = burst;
     while left > 0 {
-        left -= mmsg::send_copies(&flow.socket, bytes, left)?;
+        left -= kernel::send_copies(&flow.socket, bytes, left)?;
     }
     Ok(())
 }
 
 fn receive(flows: &Flows, receiver: &mut Receiver, run: u16, echo: &mut Echo) -> Outcome<()> {
     for flow in &flows.list {
-        let mut count = mmsg::BATCH;
-        while count == mmsg::BATCH {
+        let mut count = kernel::BATCH;
+        while count == kernel::BATCH {
             count = receiver.receive(&flow.socket, |datagram| {
                 let window = super::packet::window(datagram, run);
                 let window = window.and_then(|at| usize::try_from(at).ok());

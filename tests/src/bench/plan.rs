@@ -1,11 +1,9 @@
 //! What a run does, and how it is told to stop.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
-
 use super::flows::Way;
+use super::kernel;
 use super::throughput::Case;
 use crate::{Failure, Outcome};
 
@@ -119,24 +117,12 @@ fn cases() -> Vec<Case> {
     [channels, indications, every(Way::RelayToRelay, &PAYLOADS[..1])].concat()
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// From now on INT and TERM end the run at its next step, so that it can clean up. To be called
-/// before any thread is started.
+/// From now on INT and TERM end the run at its next step, so that it can clean up.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn catch_interrupts() -> Outcome<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().map_err(|error| Failure::new(format!("signals: {error}")))?;
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            INTERRUPTED.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
+    Ok(kernel::catch_interrupts()?)
 }
 
 /// Fails once a signal was caught.
@@ -144,10 +130,7 @@ pub fn catch_interrupts() -> Outcome<()> {
 /// # Errors
 /// The run is to end.
 pub fn check_interrupt() -> Outcome<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        return Err(Failure::new("interrupted"));
-    }
-    Ok(())
+    if kernel::interrupted() { Err(Failure::new("interrupted")) } else { Ok(()) }
 }
 
 #[cfg(test)]

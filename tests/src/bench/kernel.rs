@@ -1,10 +1,13 @@
-//! Many datagrams with one system call, for the load generator.
-#![allow(unsafe_code)] // sendmmsg and recvmmsg have no safe form in std, and a call per packet
-// would make the generator slower than the relays that it measures
+//! System calls that have no safe form: many datagrams at once, large buffers, signals.
+#![allow(unsafe_code)] // std and nix offer none of these safely, and a call for every packet would
+// make the generator slower than the relays that it measures
 
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// Most datagrams of one call.
 pub const BATCH: usize = 64;
@@ -50,6 +53,30 @@ pub fn ask_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on INT and TERM do not end this process: [`interrupted`] reports them.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn catch_interrupts() -> io::Result<()> {
+    extern "C" fn note(_: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler only stores to an atomic, which any thread may do at any time.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// Whether a signal was caught.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// Buffers for one batch of received datagrams.
