@@ -1,0 +1,108 @@
+//! Where threads run, and what they used.
+
+use std::process::Command;
+
+use crate::namespace::run;
+use crate::{Failure, Outcome};
+
+/// Core of the relay and of everything that receives for it.
+pub const RELAY_CORE: usize = 0;
+/// Core of the load generator and of everything that receives for it.
+pub const GENERATOR_CORE: usize = 1;
+/// Real-time priority of all four threads: equal, so that they share their core in turns.
+const PRIORITY: &str = "10";
+
+/// Ties a thread to a core; with `realtime`, neighbours on the machine wait for it.
+///
+/// # Errors
+/// The thread is gone, or the kernel refuses.
+pub fn pin(thread: u32, core: usize, realtime: bool) -> Outcome<()> {
+    let thread = thread.to_string();
+    run(Command::new("taskset").args(["-pc", &core.to_string(), &thread]), "")?;
+    if realtime {
+        run(Command::new("chrt").args(["--rr", "-p", PRIORITY, &thread]), "")?;
+    }
+    Ok(())
+}
+
+/// The beginning of a command line whose rest then runs pinned as by [`pin`].
+#[must_use]
+pub fn pinned(core: usize, realtime: bool) -> Vec<String> {
+    let core = core.to_string();
+    let mut words = vec!["taskset", "-c", &core];
+    if realtime {
+        words.extend(["chrt", "--rr", PRIORITY]);
+    }
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Whether real-time priority may be had here.
+#[must_use]
+pub fn realtime_allowed() -> bool {
+    run(Command::new("chrt").args(["--rr", PRIORITY, "true"]), "").is_ok()
+}
+
+/// Time that all threads of a process have spent on a core, in nanoseconds.
+///
+/// # Errors
+/// The process is gone, or the kernel keeps no such figure.
+pub fn used_ns(process: u32) -> Outcome<u64> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"))
+        .map_err(|error| Failure::new(format!("process {process}: {error}")))?;
+    let mut sum = 0;
+    for thread in threads {
+        let path = thread?.path().join("schedstat");
+        let text = std::fs::read_to_string(&path)?;
+        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        sum += first.ok_or_else(|| Failure::new(format!("{}: {text:?}", path.display())))?;
+    }
+    Ok(sum)
+}
+
+/// Memory of a process that is in RAM, in bytes.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident(process: u32) -> Outcome<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status"))
+        .map_err(|error| Failure::new(format!("process {process}: {error}")))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("no VmRSS of {process}")))
+}
+
+/// The kernel's threads whose names begin with `prefix`.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn kernel_threads(prefix: &str) -> Outcome<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that ends meanwhile has no name any more.
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if name.starts_with(prefix) {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_process_uses_time_and_memory() {
+        let own = std::process::id();
+        let before = used_ns(own).unwrap();
+        let work: Vec<u64> = (0..100_000).map(|n: u64| std::hint::black_box(n).pow(2)).collect();
+        std::thread::yield_now();
+        assert!(used_ns(own).unwrap() > before, "{}", work.len());
+        assert!(resident(own).unwrap() > 100_000);
+        assert!(used_ns(u32::MAX).is_err());
+    }
+}

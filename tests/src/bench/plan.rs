@@ -1,0 +1,164 @@
+//! What a run does, and how it is told to stop.
+
+use std::time::Duration;
+
+use super::flows::Way;
+use super::kernel;
+use super::throughput::Case;
+use crate::{Failure, Outcome};
+
+/// Payload sizes in bytes: video that fills a packet, and audio.
+const PAYLOADS: [u16; 2] = [1_100, 100];
+/// Packets that leave a socket together: evenly spaced, and a video frame's.
+const BURSTS: [usize; 2] = [1, 8];
+const ROUNDS: usize = 5;
+const PROBE: Duration = Duration::from_millis(500);
+/// A round that would end later than this after the start is not begun.
+const TIME_MAX: Duration = Duration::from_secs(11 * 60);
+const QUICK_ROUNDS: usize = 2;
+const QUICK_PROBE: Duration = Duration::from_millis(240);
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// Kinds of traffic; all relays do one before the next begins.
+    pub cases: Vec<Case>,
+    /// Whether coturn is measured with one thread only.
+    pub one_thread: bool,
+    /// Whether memory and allocations per second are measured, too.
+    pub footprint: bool,
+    /// How often everything is measured.
+    pub rounds: usize,
+    /// How long each rate is tried.
+    pub probe: Duration,
+    /// After this time no other round begins.
+    pub time_max: Duration,
+    /// Ask for real-time priority.
+    pub realtime: bool,
+    /// Write the tables into the document.
+    pub write: bool,
+}
+
+/// How to use the program.
+pub const USAGE: &str = "\
+usage: bench [--quick] [--write] [--rounds N] [--only TEXT] [--no-realtime]
+  --quick        two short rounds of the most telling cases, about a minute
+  --write        put the tables into docs/performance.md
+  --rounds N     how often everything is measured [default: 5]
+  --only TEXT    cases with TEXT in their names, such as \"burst 8\" or \"footprint\"
+  --no-realtime  let other work on this machine run, at the price of noise
+RELAY_SUBJECT=castling or =coturn measures one relay alone.";
+
+impl Plan {
+    /// Reads a command line without the program's name.
+    ///
+    /// # Errors
+    /// The first word that means nothing here.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Outcome<Self> {
+        let mut plan = Self {
+            cases: cases(),
+            one_thread: false,
+            footprint: true,
+            rounds: ROUNDS,
+            probe: PROBE,
+            time_max: TIME_MAX,
+            realtime: true,
+            write: false,
+        };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words.next().ok_or_else(|| Failure::new(format!("{word}: its value is missing")))
+            };
+            match word.as_str() {
+                "--quick" => plan.shorten(),
+                "--write" => plan.write = true,
+                "--no-realtime" => plan.realtime = false,
+                "--rounds" => {
+                    let value = value()?;
+                    let rounds = value.parse().ok().filter(|rounds| (1..=100).contains(rounds));
+                    let wrong = || Failure::new(format!("--rounds {value}: 1 to 100"));
+                    plan.rounds = rounds.ok_or_else(wrong)?;
+                }
+                "--only" => plan.restrict(&value()?)?,
+                _ => return Err(Failure::new(format!("{word}: no such option"))),
+            }
+        }
+        Ok(plan)
+    }
+
+    fn shorten(&mut self) {
+        self.cases.retain(|case| case.payload_len == PAYLOADS[0] && case.way != Way::Indications);
+        self.one_thread = true;
+        self.rounds = QUICK_ROUNDS;
+        self.probe = QUICK_PROBE;
+    }
+
+    fn restrict(&mut self, text: &str) -> Outcome<()> {
+        self.cases.retain(|case| case.name().contains(text));
+        self.footprint = "footprint".contains(text);
+        if self.cases.is_empty() && !self.footprint {
+            return Err(Failure::new(format!("--only {text}: no such case")));
+        }
+        Ok(())
+    }
+}
+
+/// Channels in all sizes; indications and relay to relay with full packets only, as their cost
+/// differs from the channels' by headers and hops, not by size.
+fn cases() -> Vec<Case> {
+    let every = |way, payloads: &[u16]| -> Vec<Case> {
+        let sizes = payloads.iter();
+        let bursts = |payload_len| BURSTS.map(|burst| Case { way, payload_len, burst });
+        sizes.flat_map(|payload_len| bursts(*payload_len)).collect()
+    };
+    let channels = every(Way::Channels, &PAYLOADS);
+    let indications = every(Way::Indications, &PAYLOADS[..1]);
+    [channels, indications, every(Way::RelayToRelay, &PAYLOADS[..1])].concat()
+}
+
+/// From now on INT and TERM end the run at its next step, so that it can clean up.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn catch_interrupts() -> Outcome<()> {
+    Ok(kernel::catch_interrupts()?)
+}
+
+/// Fails once a signal was caught.
+///
+/// # Errors
+/// The run is to end.
+pub fn check_interrupt() -> Outcome<()> {
+    if kernel::interrupted() { Err(Failure::new("interrupted")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Outcome<Plan> {
+        Plan::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn every_option_changes_the_plan() {
+        let full = parse("").unwrap();
+        assert_eq!((full.cases.len(), full.rounds, full.footprint), (8, 5, true));
+        let quick = parse("--quick --write").unwrap();
+        assert_eq!((quick.cases.len(), quick.rounds, quick.write), (4, 2, true));
+        let only = parse("--rounds 3 --only indications --no-realtime").unwrap();
+        assert_eq!((only.cases.len(), only.rounds, only.footprint), (2, 3, false));
+        assert!(!only.realtime);
+        let footprint = parse("--only footprint").unwrap();
+        assert_eq!((footprint.cases.len(), footprint.footprint), (0, true));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for line in ["--fast", "--rounds", "--rounds 0", "--rounds x", "--only nonsense"] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(line.split(' ').next().unwrap()), "{error}");
+        }
+    }
+}
