@@ -56,7 +56,7 @@ bench: build packages
 	cargo run --release --locked -p e2e --bin bench -- $(ARGS)
 
 # Debian packages that tests use; installs those that are missing.
-PACKAGES := chromium coturn ethtool iproute2 nftables procps
+PACKAGES := chromium coturn ethtool iproute2 nftables procps util-linux
 packages:
 	@missing=$$(dpkg-query -W -f='$${db:Status-Abbrev} $${Package}\n' $(PACKAGES) 2>/dev/null \
 	  | awk '$$1 == "ii" { print $$2 }' | sort > /tmp/castling-have.$$$$; \

@@ -2,7 +2,7 @@
 //!
 //! [`lab`] builds networks out of namespaces, [`process`] runs programs in them, [`turn_client`]
 //! makes known traffic, [`scrape`] and [`counters`] read what the relay and the kernel counted.
-//! [`bench`] compares the speed and memory of relays.
+//! [`mod@bench`] compares the speed and memory of relays.
 
 pub mod bench;
 pub mod counters;

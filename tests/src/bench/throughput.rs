@@ -59,7 +59,7 @@ pub struct Throughput {
 /// Measures `subject` in `case`. `near` is the rate found before, to start from.
 ///
 /// # Errors
-/// The relay fails, or does not even carry [`WARM_UP`].
+/// The relay fails, or does not even carry `WARM_UP`.
 pub fn measure(
     field: &Field,
     subject: Subject,
