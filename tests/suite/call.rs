@@ -336,8 +336,10 @@ impl Verdict {
             "kernel/2Kb",
         ]);
         for (bytes, direction) in self.bytes.iter().zip(Direction::BOTH) {
-            let per_cent =
-                |measured, expected| format!("{:+.2} %", difference_percent(measured, expected));
+            let per_cent = |measured, expected: f64| match expected {
+                0.0 => "-".to_owned(),
+                _ => format!("{:+.2} %", difference_percent(measured, expected)),
+            };
             table.row(vec![
                 format!("{direction:?}"),
                 format!("{:.0} B", bytes.pages),
