@@ -15,14 +15,12 @@ export interface LinkView {
   packetsSent: number;
   packetsReceived: number;
   framesDecoded: number;
+  /** The browser's own entry, with the `timestamp` at which it was true. */
+  pair: { timestamp?: number };
 }
 
 /** All links of a page at one moment. */
 export interface Sample {
-  /** Milliseconds since 1970, to the microsecond. */
-  at: number;
-  /** Milliseconds that the page took to answer. */
-  took: number;
   links: LinkView[];
   /** The badges' texts as a person sees them, one for each other member. */
   badges: string[];
@@ -127,17 +125,14 @@ export class Person {
 
   /** All links at this moment. */
   async sample(): Promise<Sample> {
-    const { at, took, links } = await this.page.evaluate(async () => {
+    const links = await this.page.evaluate(() => {
       const { castling } = globalThis as unknown as {
         castling: { links(): Promise<LinkView[]> };
       };
-      const before = performance.now();
-      const links = await castling.links();
-      const after = performance.now();
-      return { at: performance.timeOrigin + (before + after) / 2, took: after - before, links };
+      return castling.links();
     });
     const badges = await this.page.getByTestId("badge").allInnerTexts();
-    return { at, took, links, badges };
+    return { links, badges };
   }
 
   async close(): Promise<void> {

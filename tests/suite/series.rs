@@ -30,11 +30,6 @@ const EDGE_MS: f64 = 2_000.0;
 /// Points of such an average.
 const EDGE_POINTS: u32 = 40;
 
-/// A reading that took longer than this, in milliseconds, says too little about when it was true.
-const CRISP_MS: f64 = 40.0;
-/// Fewest readings of a counter: a busy machine must not leave a comparison to two of them.
-const READINGS_MIN: usize = 20;
-
 /// A span of time, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
@@ -51,7 +46,11 @@ impl Window {
 
 /// One counter, read again and again: (milliseconds since 1970, value).
 #[derive(Debug, Default)]
-pub struct Series(Vec<(f64, f64)>);
+pub struct Series {
+    readings: Vec<(f64, f64)>,
+    /// How long each of them took, in milliseconds; empty if that is not known.
+    took: Vec<f64>,
+}
 
 impl Series {
     /// How much it grew over `window`, which its readings must cover.
@@ -66,23 +65,42 @@ impl Series {
     }
 
     fn at(&self, time: f64) -> f64 {
-        let next = self.0.partition_point(|(at, _)| *at <= time);
-        let [(before, low), (after, high)] = self.0[next - 1..=next] else {
+        let next = self.readings.partition_point(|(at, _)| *at <= time);
+        let [(before, low), (after, high)] = self.readings[next - 1..=next] else {
             unreachable!("a slice of two")
         };
         low + (high - low) * (time - before) / (after - before)
     }
 
+    /// A reading that was true `at` this time. One that is older than the last says nothing new.
     fn push(&mut self, at: f64, value: f64) {
-        self.0.push((at, value));
+        if self.last() < at {
+            self.readings.push((at, value));
+        }
+    }
+
+    /// A reading that was true some time between `begin` and `end`.
+    fn take(&mut self, [begin, end]: [f64; 2], value: f64) {
+        self.readings.push(((begin + end) / 2.0, value));
+        self.took.push(end - begin);
+    }
+
+    /// Leaves out the slower half: of a reading that took long nobody knows when it was true.
+    fn keep_crisp(&mut self) {
+        let mut sorted = self.took.clone();
+        sorted.sort_by(f64::total_cmp);
+        let Some(median) = sorted.get(sorted.len() / 2) else { return };
+        let mut took = self.took.iter();
+        self.readings.retain(|_| took.next().is_none_or(|took| took <= median));
+        self.took.clear();
     }
 
     fn first(&self) -> f64 {
-        self.0.first().map_or(f64::INFINITY, |(at, _)| *at)
+        self.readings.first().map_or(f64::INFINITY, |(at, _)| *at)
     }
 
     fn last(&self) -> f64 {
-        self.0.last().map_or(f64::NEG_INFINITY, |(at, _)| *at)
+        self.readings.last().map_or(f64::NEG_INFINITY, |(at, _)| *at)
     }
 }
 
@@ -133,8 +151,6 @@ pub struct Recording {
 #[derive(Deserialize)]
 struct Sample {
     person: usize,
-    at: f64,
-    took: f64,
     links: Vec<Link>,
     badges: Vec<String>,
 }
@@ -150,6 +166,14 @@ struct Link {
     packets_sent: f64,
     packets_received: f64,
     frames_decoded: f64,
+    pair: Pair,
+}
+
+/// The browser's entry of the candidate pair in use.
+#[derive(Deserialize)]
+struct Pair {
+    /// When the statistics were true, in milliseconds since 1970.
+    timestamp: Option<f64>,
 }
 
 impl Recording {
@@ -170,17 +194,13 @@ impl Recording {
             timed(|| Ok((counters::interface(server)?, counters::kinds(server)?)))?;
         let (udp, stun) = (all - kinds.other, kinds.stun);
         for (nth, (udp, stun)) in [(udp.rx, stun.rx), (udp.tx, stun.tx)].into_iter().enumerate() {
-            if let Some(at) = when {
-                self.kernel[nth].push(at, udp.bytes as f64);
-                self.stun[nth].push(at, stun.bytes as f64);
-            }
+            self.kernel[nth].take(when, udp.bytes as f64);
+            self.stun[nth].take(when, stun.bytes as f64);
         }
         let (when, metrics) = timed(|| scrape::metrics(server, relay))?;
         for (series, direction) in self.relay.iter_mut().zip(["rx", "tx"]) {
             let bytes = metrics.count("relay_wire_bytes_total", &[("direction", direction)])?;
-            if let Some(at) = when {
-                series.push(at, bytes as f64);
-            }
+            series.take(when, bytes as f64);
         }
         for (links, kind) in self.relay_links.iter_mut().zip(["one_sided", "two_sided"]) {
             *links = metrics.count("relay_links", &[("kind", kind)])?;
@@ -194,17 +214,15 @@ impl Recording {
             let sample: Sample = serde_json::from_value(event)
                 .map_err(|error| Failure::new(format!("a page's sample: {error}")))?;
             self.badges[sample.person] = sample.badges;
-            if sample.took > CRISP_MS {
-                continue;
-            }
             for link in sample.links {
+                let Some(at) = link.pair.timestamp else { continue };
                 let end = self.pages[sample.person].entry(link.name).or_default();
                 let [sent, received] = &mut end.flows;
-                sent.bytes.push(sample.at, link.bytes_sent);
-                sent.packets.push(sample.at, link.packets_sent);
-                received.bytes.push(sample.at, link.bytes_received);
-                received.packets.push(sample.at, link.packets_received);
-                end.frames.push(sample.at, link.frames_decoded);
+                sent.bytes.push(at, link.bytes_sent);
+                sent.packets.push(at, link.packets_sent);
+                received.bytes.push(at, link.bytes_received);
+                received.packets.push(at, link.packets_received);
+                end.frames.push(at, link.frames_decoded);
                 end.relayed.push(link.relayed.unwrap_or_default());
                 end.own_leg.push(link.own_leg);
             }
@@ -212,23 +230,23 @@ impl Recording {
         Ok(())
     }
 
+    /// Ends the recording: of the server's counters the crisper half of the readings is kept.
+    pub fn finish(mut self) -> Self {
+        let server = self.relay.iter_mut().chain(&mut self.kernel).chain(&mut self.stun);
+        server.for_each(Series::keep_crisp);
+        self
+    }
+
     /// The longest span that every counter covers.
-    ///
-    /// # Errors
-    /// The machine was too busy for enough crisp readings.
-    pub fn window(&self) -> Outcome<Window> {
+    pub fn window(&self) -> Window {
         let ends = self.pages.iter().flatten().map(|(_, end)| &end.frames);
         let all: Vec<_> =
             self.relay.iter().chain(&self.kernel).chain(&self.stun).chain(ends).collect();
-        let fewest = all.iter().map(|series| series.0.len()).min().unwrap_or_default();
-        if fewest < READINGS_MIN {
-            return Err(Failure::new(format!("{fewest} readings within {CRISP_MS} ms each")));
-        }
-        Ok(Window {
+        Window {
             begin: all.iter().map(|series| series.first()).fold(f64::NEG_INFINITY, f64::max),
             // Readings must lie on both sides of the end.
             end: all.iter().map(|series| series.last()).fold(f64::INFINITY, f64::min) - 1.0,
-        })
+        }
     }
 
     /// Every person's links, by the name of the other end.
@@ -262,12 +280,11 @@ impl Recording {
     }
 }
 
-/// What `read` answers, with the middle of the time that it took if that was short.
-fn timed<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<(Option<f64>, T)> {
+/// What `read` answers, with the time when it began and the time when it ended.
+fn timed<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<([f64; 2], T)> {
     let before = milliseconds();
     let answer = read()?;
-    let after = milliseconds();
-    Ok(((after - before <= CRISP_MS).then_some((before + after) / 2.0), answer))
+    Ok(([before, milliseconds()], answer))
 }
 
 fn milliseconds() -> f64 {
@@ -281,19 +298,36 @@ mod tests {
 
     #[test]
     fn readings_are_interpolated() {
-        let series = Series(vec![(0.0, 10.0), (10.0, 20.0), (20.0, 60.0)]);
+        let series = series([(0.0, 10.0), (10.0, 20.0), (20.0, 60.0)]);
         assert_eq!([0.0, 5.0, 15.0].map(|time| series.at(time)), [10.0, 15.0, 40.0]);
     }
 
     #[test]
     fn a_steady_counter_grows_by_its_rate_over_any_window() {
-        let steady = |step: f64| {
-            Series((0..200).map(|nth| f64::from(nth) * step).map(|at| (at, 3.0 * at)).collect())
-        };
+        let steady =
+            |step: f64| series((0..200).map(|nth| f64::from(nth) * step).map(|at| (at, 3.0 * at)));
         let window = Window { begin: 1_234.0, end: 9_876.0 };
         for step in [50.0, 77.0] {
             let rate = steady(step).over(window) / window.seconds();
             assert!((rate - 3_000.0).abs() < 1e-6, "{rate}");
         }
+    }
+
+    #[test]
+    fn slow_readings_are_left_out() {
+        let mut series = Series::default();
+        for (begin, took, value) in [(0.0, 2.0, 1.0), (10.0, 90.0, 2.0), (110.0, 4.0, 3.0)] {
+            series.take([begin, begin + took], value);
+        }
+        series.keep_crisp();
+        assert_eq!(series.readings, [(1.0, 1.0), (112.0, 3.0)]);
+    }
+
+    fn series(readings: impl IntoIterator<Item = (f64, f64)>) -> Series {
+        let mut series = Series::default();
+        for (at, value) in readings {
+            series.push(at, value);
+        }
+        series
     }
 }
