@@ -25,6 +25,8 @@ const PREFIX: &str = "castling-bench-";
 /// queues run over while one of two threads has its turn.
 const SLICE_MS: u32 = 1;
 const SLICE_FILE: &str = "/proc/sys/kernel/sched_rr_timeslice_ms";
+/// What to write there for the kernel's own default.
+const SLICE_DEFAULT: &str = "0";
 
 /// The place of a run. Dropping it removes the namespaces and gives the kernel its setting back.
 #[derive(Debug)]
@@ -63,8 +65,11 @@ impl Field {
         if !field.realtime {
             say("without real-time priority: other work on this machine disturbs the figures");
         } else if let Ok(before) = std::fs::read_to_string(SLICE_FILE) {
-            std::fs::write(SLICE_FILE, SLICE_MS.to_string())?;
-            field.slice_before = Some(before);
+            let ours = SLICE_MS.to_string();
+            std::fs::write(SLICE_FILE, &ours)?;
+            // Ours already: a run was killed before it could give the setting back.
+            let left_behind = before.trim() == ours;
+            field.slice_before = Some(if left_behind { SLICE_DEFAULT.to_owned() } else { before });
         }
         field.connect()?;
         Ok(field)

@@ -3,9 +3,10 @@
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 
 use super::field::{Field, GENERATOR};
-use super::kernel::ask_receive_buffer;
-use super::packet::{Packet, Wrap};
+use super::kernel;
+use super::packet::{Train, Wrap};
 use super::subject::{LISTENER, credential};
+use super::throughput::Case;
 use crate::turn_client::Allocation;
 use crate::{Failure, Outcome};
 
@@ -45,7 +46,15 @@ pub struct Flow {
     /// Connected to the relay's listener or to a relayed port.
     pub socket: UdpSocket,
     /// What it sends, again and again.
-    pub packet: Packet,
+    pub train: Train,
+}
+
+impl Flow {
+    fn new(socket: UdpSocket, case: Case, wrap: Wrap) -> Outcome<Self> {
+        let train = Train::new(wrap, case.payload_len, case.burst);
+        kernel::tune(&socket, train.datagram_len(), RECEIVE_BUFFER_LEN)?;
+        Ok(Self { socket, train })
+    }
 }
 
 /// Everything that one measurement sends and receives over. Every socket does both.
@@ -58,21 +67,21 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Opens [`ALLOCATIONS`] and what `way` needs on them.
+    /// Opens [`ALLOCATIONS`] and what `case` needs on them.
     ///
     /// # Errors
     /// The relay refuses or stays silent.
-    pub fn open(field: &Field, way: Way, payload_len: u16) -> Outcome<Self> {
+    pub fn open(field: &Field, case: Case) -> Outcome<Self> {
         let mut clients = Vec::new();
         for _ in 0..ALLOCATIONS {
-            let socket = socket(field)?;
+            let socket = field.generator.udp((GENERATOR, 0).into())?;
             socket.connect(LISTENER)?;
             let allocation = Allocation::open(socket.try_clone()?, LISTENER.into(), credential())?;
             clients.push((socket, allocation));
         }
-        let list = match way {
-            Way::RelayToRelay => between_clients(&mut clients, payload_len)?,
-            Way::Channels | Way::Indications => with_peers(field, way, &mut clients, payload_len)?,
+        let list = match case.way {
+            Way::RelayToRelay => between_clients(case, &mut clients)?,
+            Way::Channels | Way::Indications => with_peers(field, case, &mut clients)?,
         };
         let allocations = clients.into_iter().map(|(_, allocation)| allocation).collect();
         Ok(Self { list, _allocations: allocations })
@@ -81,47 +90,34 @@ impl Flows {
 
 type Client = (UdpSocket, Allocation);
 
-fn with_peers(
-    field: &Field,
-    way: Way,
-    clients: &mut [Client],
-    payload_len: u16,
-) -> Outcome<Vec<Flow>> {
+fn with_peers(field: &Field, case: Case, clients: &mut [Client]) -> Outcome<Vec<Flow>> {
     let mut list = Vec::new();
     for ((client, allocation), channel) in clients.iter_mut().zip(CHANNEL..) {
-        let peer = socket(field)?;
+        let peer = field.generator.udp((GENERATOR, 0).into())?;
         peer.connect(allocation.relayed())?;
         let at = v4(peer.local_addr()?)?;
-        let wrap = if way == Way::Channels {
+        let wrap = if case.way == Way::Channels {
             allocation.bind(channel, at.into())?;
             Wrap::Channel(channel)
         } else {
             allocation.permit(at.into())?;
             Wrap::Indication(at)
         };
-        let packet = Packet::new(wrap, payload_len);
-        list.push(Flow { socket: client.try_clone()?, packet });
-        list.push(Flow { socket: peer, packet: Packet::new(Wrap::Bare, payload_len) });
+        list.push(Flow::new(client.try_clone()?, case, wrap)?);
+        list.push(Flow::new(peer, case, Wrap::Bare)?);
     }
     Ok(list)
 }
 
-fn between_clients(clients: &mut [Client], payload_len: u16) -> Outcome<Vec<Flow>> {
+fn between_clients(case: Case, clients: &mut [Client]) -> Outcome<Vec<Flow>> {
     let mut list = Vec::new();
     let relayed: Vec<_> = clients.iter().map(|(_, allocation)| allocation.relayed()).collect();
     for (at, ((client, allocation), channel)) in clients.iter_mut().zip(CHANNEL..).enumerate() {
         // Neighbours in the list are partners: 0 and 1, 2 and 3.
         allocation.bind(channel, relayed[at ^ 1])?;
-        let packet = Packet::new(Wrap::Channel(channel), payload_len);
-        list.push(Flow { socket: client.try_clone()?, packet });
+        list.push(Flow::new(client.try_clone()?, case, Wrap::Channel(channel))?);
     }
     Ok(list)
-}
-
-fn socket(field: &Field) -> Outcome<UdpSocket> {
-    let socket = field.generator.udp((GENERATOR, 0).into())?;
-    ask_receive_buffer(&socket, RECEIVE_BUFFER_LEN)?;
-    Ok(socket)
 }
 
 fn v4(address: SocketAddr) -> Outcome<SocketAddrV4> {

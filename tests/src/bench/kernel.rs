@@ -9,48 +9,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Most datagrams of one call.
+/// Most reads of one call.
 pub const BATCH: usize = 64;
-/// Longest datagram that is read whole, in bytes; longer ones are cut.
-const DATAGRAM_MAX: usize = 2_048;
+/// Longest read in bytes: a train that the kernel made of equal datagrams, or one datagram.
+const READ_MAX: usize = 65_535;
+/// Room for the one control message that is asked for, aligned for its header.
+type Control = [u64; 4];
 
-/// Sends `copies` times the same bytes over a connected socket; says how many the kernel took.
+/// Makes a socket of the generator cheap to use, so that the generator is not the limit.
 ///
-/// # Errors
-/// The kernel took none, and why.
-pub fn send_copies(socket: &UdpSocket, bytes: &[u8], copies: usize) -> io::Result<usize> {
-    if copies == 1 {
-        return socket.send(bytes).map(|_| 1);
-    }
-    let mut vector =
-        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: all-zero bytes are a valid header that points nowhere.
-    let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
-    header.msg_hdr.msg_iov = &raw mut vector;
-    header.msg_hdr.msg_iovlen = 1;
-    let mut headers = [header; BATCH];
-    let count = copies.min(BATCH) as libc::c_uint;
-    // SAFETY: the first `count` headers all lead to `vector` and through it to `bytes`, which
-    // outlive the call and are only read by it.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, 0) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
-/// Gives a socket a receive buffer beyond the host's limit, as root may.
+/// What it sends is cut into datagrams of `datagram_len` bytes behind the socket, before the
+/// wire. What it receives may come in trains, which [`Receiver`] takes apart. Its receive buffer
+/// is `buffer_len` bytes of kernel memory, beyond the host's limit, as root may ask for.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn ask_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: `bytes` outlives the call, and its size is given.
+pub fn tune(socket: &UdpSocket, datagram_len: usize, buffer_len: usize) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, datagram_len)?;
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer_len)
+}
+
+fn set(socket: &UdpSocket, level: i32, option: i32, value: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(value).map_err(io::Error::other)?;
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` outlives the call, and its size is given.
     let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast(),
-            size_of_val(&bytes) as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -79,20 +64,20 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Buffers for one batch of received datagrams.
+/// Buffers for one batch of reads.
 pub struct Receiver {
-    buffers: Box<[[u8; DATAGRAM_MAX]; BATCH]>,
+    buffers: Vec<Vec<u8>>,
 }
 
 impl Receiver {
     /// Empty buffers.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffers: Box::new([[0; DATAGRAM_MAX]; BATCH]) }
+        Self { buffers: vec![vec![0; READ_MAX]; BATCH] }
     }
 
-    /// Reads at most [`BATCH`] waiting datagrams from a non-blocking socket and calls `each` with
-    /// every one; says how many there were.
+    /// Makes at most [`BATCH`] reads from a socket without waiting, and calls `each` with every
+    /// datagram; says how many reads there were.
     ///
     /// # Errors
     /// What the kernel says, except that nothing waits.
@@ -103,36 +88,47 @@ impl Receiver {
     ) -> io::Result<usize> {
         let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let mut vectors = [nothing; BATCH];
+        let mut controls = [Control::default(); BATCH];
         // SAFETY: all-zero bytes are valid headers that point nowhere.
         let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-        for ((header, vector), buffer) in
-            headers.iter_mut().zip(&mut vectors).zip(self.buffers.iter_mut())
-        {
-            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: DATAGRAM_MAX };
+        let parts = vectors.iter_mut().zip(&mut controls).zip(&mut self.buffers);
+        for (header, ((vector, control), buffer)) in headers.iter_mut().zip(parts) {
+            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
         }
         // SAFETY: every header leads to a vector and through it to a buffer of the given length,
-        // all of which outlive the call and are used by nothing else meanwhile.
+        // and to a control of the given length; all outlive the call and nothing else uses them
+        // meanwhile.
         let count = unsafe {
-            let flags = libc::MSG_DONTWAIT;
-            let room = BATCH as libc::c_uint;
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                room,
-                flags,
-                std::ptr::null_mut(),
-            )
+            let (first, room) = (headers.as_mut_ptr(), BATCH as libc::c_uint);
+            let (flags, no_timeout) = (libc::MSG_DONTWAIT, std::ptr::null_mut());
+            libc::recvmmsg(socket.as_raw_fd(), first, room, flags, no_timeout)
         };
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
-        for (header, buffer) in headers.iter().zip(self.buffers.iter()).take(count) {
-            each(&buffer[..(header.msg_len as usize).min(DATAGRAM_MAX)]);
+        for (header, buffer) in headers.iter().zip(&self.buffers).take(count) {
+            let train = &buffer[..(header.msg_len as usize).min(READ_MAX)];
+            let length = datagram_len(&header.msg_hdr).unwrap_or(READ_MAX);
+            train.chunks(length.max(1)).for_each(&mut each);
         }
         Ok(count)
+    }
+}
+
+/// Length of the datagrams of a train, the last of which may be shorter; `None` for a single one.
+fn datagram_len(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the kernel wrote whole control messages, as long as `msg_controllen` says, and the
+    // one of UDP_GRO holds an int.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header).as_ref()?;
+        let ours = (message.cmsg_level, message.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO);
+        let length = || libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned();
+        ours.then(length).and_then(|length| usize::try_from(length).ok())
     }
 }
 
@@ -147,17 +143,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_copy_arrives_whole() {
-        let (a, b) =
-            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    fn a_train_arrives_as_the_datagrams_that_it_was_made_of() {
+        let [a, b] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
         a.connect(b.local_addr().unwrap()).unwrap();
-        assert_eq!(send_copies(&a, b"one", 1).unwrap(), 1);
-        assert_eq!(send_copies(&a, b"eight", 8).unwrap(), 8);
-        let mut seen = Vec::new();
+        set(&a, libc::SOL_UDP, libc::UDP_SEGMENT, 5).unwrap();
         let mut receiver = Receiver::new();
-        assert_eq!(receiver.receive(&b, |bytes| seen.push(bytes.to_vec())).unwrap(), 9);
-        assert_eq!(seen[0], b"one");
-        assert!(seen[1..].iter().all(|bytes| bytes == b"eight"));
-        assert_eq!(receiver.receive(&b, |_| panic!("nothing waits")).unwrap(), 0);
+        for trains in [false, true] {
+            set(&b, libc::SOL_UDP, libc::UDP_GRO, trains.into()).unwrap();
+            a.send(b"onceTwicethird").unwrap();
+            a.send(b"one").unwrap();
+            let mut seen = Vec::new();
+            receiver.receive(&b, |bytes| seen.push(bytes.to_vec())).unwrap();
+            assert_eq!(seen, [&b"onceT"[..], b"wicet", b"hird", b"one"], "in trains: {trains}");
+            assert_eq!(receiver.receive(&b, |_| panic!("nothing waits")).unwrap(), 0);
+        }
     }
 }

@@ -34,7 +34,7 @@ const SENT_SHARE_MIN: f64 = 0.9;
 pub struct Load {
     /// Packets per second, all flows together.
     pub rate: f64,
-    /// Packets that leave one socket together.
+    /// Packets that leave one socket together, as the flows were opened for.
     pub burst: usize,
     /// How long.
     pub duration: Duration,
@@ -119,7 +119,7 @@ pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
         }
         let mut budget = SENDS_MAX.min((due - done.min(due)) / burst * burst);
         while budget > 0 {
-            send(&mut flows.list[next], load.burst, run, at)?;
+            send(&mut flows.list[next], run, at)?;
             next = (next + 1) % flows.list.len();
             done += burst;
             echo.windows[at].sent += u32::try_from(burst).expect("bursts are small");
@@ -141,13 +141,10 @@ pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
     Ok(echo)
 }
 
-fn send(flow: &mut Flow, burst: usize, run: u16, window: usize) -> Outcome<()> {
+fn send(flow: &mut Flow, run: u16, window: usize) -> Outcome<()> {
     let window = u32::try_from(window).expect("runs are short");
-    let bytes = flow.packet.stamped(run, window);
-    let mut left = burst;
-    while left > 0 {
-        left -= kernel::send_copies(&flow.socket, bytes, left)?;
-    }
+    // One call for a whole burst: the kernel cuts it up before the wire.
+    flow.socket.send(flow.train.stamped(run, window))?;
     Ok(())
 }
 

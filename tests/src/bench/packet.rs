@@ -33,17 +33,19 @@ pub enum Wrap {
     Indication(SocketAddrV4),
 }
 
-/// One flow's datagram, stamped anew for every window.
+/// One flow's train of equal datagrams, stamped anew for every window.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct Train {
     bytes: Vec<u8>,
+    datagram_len: usize,
     stamp_at: usize,
+    stamp: [u8; STAMP_LEN],
 }
 
-impl Packet {
-    /// A datagram with `payload_len` bytes of payload, at least the stamp's eight.
+impl Train {
+    /// `count` datagrams with `payload_len` bytes of payload each, at least the stamp's eight.
     #[must_use]
-    pub fn new(wrap: Wrap, payload_len: u16) -> Self {
+    pub fn new(wrap: Wrap, payload_len: u16, count: usize) -> Self {
         assert!(usize::from(payload_len) >= STAMP_LEN, "room for the stamp");
         let length = payload_len.to_be_bytes();
         let mut bytes = Vec::new();
@@ -75,15 +77,28 @@ impl Packet {
         if let Wrap::Indication(_) = wrap {
             bytes.resize(payload_end.next_multiple_of(4), 0);
         }
-        Self { bytes, stamp_at }
+        let datagram_len = bytes.len();
+        Self { bytes: bytes.repeat(count), datagram_len, stamp_at, stamp: [0; STAMP_LEN] }
     }
 
-    /// The datagram as it leaves in `window` of `run`.
+    /// Length of one datagram, in bytes.
+    #[must_use]
+    pub const fn datagram_len(&self) -> usize {
+        self.datagram_len
+    }
+
+    /// The datagrams, one behind the other, as they leave in `window` of `run`.
     pub fn stamped(&mut self, run: u16, window: u32) -> &[u8] {
-        let stamp = &mut self.bytes[self.stamp_at..][..STAMP_LEN];
+        let mut stamp = [0; STAMP_LEN];
         stamp[..2].copy_from_slice(&MAGIC);
         stamp[2..4].copy_from_slice(&run.to_be_bytes());
         stamp[4..].copy_from_slice(&window.to_be_bytes());
+        if stamp != self.stamp {
+            self.stamp = stamp;
+            for datagram in self.bytes.chunks_mut(self.datagram_len) {
+                datagram[self.stamp_at..][..STAMP_LEN].copy_from_slice(&stamp);
+            }
+        }
         &self.bytes
     }
 }
@@ -133,13 +148,13 @@ mod tests {
 
     #[test]
     fn an_independent_decoder_reads_what_is_sent() {
-        let mut packet = Packet::new(Wrap::Channel(0x4007), 101);
-        let mut data = ChannelData { raw: packet.stamped(3, 9).to_vec(), ..ChannelData::default() };
+        let mut train = Train::new(Wrap::Channel(0x4007), 101, 1);
+        let mut data = ChannelData { raw: train.stamped(3, 9).to_vec(), ..ChannelData::default() };
         data.decode().unwrap();
         assert_eq!((data.number.0, data.data.len()), (0x4007, 101));
 
-        let mut packet = Packet::new(Wrap::Indication(PEER), 101);
-        let mut message = Message { raw: packet.stamped(3, 9).to_vec(), ..Message::new() };
+        let mut train = Train::new(Wrap::Indication(PEER), 101, 1);
+        let mut message = Message { raw: train.stamped(3, 9).to_vec(), ..Message::new() };
         message.decode().unwrap();
         let (mut peer, mut data) = (PeerAddress::default(), Data::default());
         peer.get_from(&message).unwrap();
@@ -153,14 +168,25 @@ mod tests {
     fn stamps_are_read_in_every_wrapping() {
         // Seen from the receiver, a Send and a Data indication differ in their type only.
         for wrap in [Wrap::Bare, Wrap::Channel(0x4000), Wrap::Indication(PEER)] {
-            let mut packet = Packet::new(wrap, 100);
-            let bytes = packet.stamped(7, 70_000);
+            let mut train = Train::new(wrap, 100, 1);
+            let bytes = train.stamped(7, 70_000);
             assert_eq!(window(bytes, 7), Some(70_000), "{wrap:?}");
             assert_eq!(window(bytes, 8), None, "{wrap:?} of another run");
             for end in 0..bytes.len() {
                 let cut = window(&bytes[..end], 7);
                 assert!(cut.is_none() || cut == Some(70_000), "{wrap:?} cut to {end}");
             }
+        }
+    }
+
+    #[test]
+    fn every_datagram_of_a_train_is_stamped() {
+        let mut train = Train::new(Wrap::Channel(0x4000), 100, 8);
+        for stamp in [1, 1, 2] {
+            let length = train.datagram_len();
+            let bytes = train.stamped(7, stamp);
+            assert_eq!(bytes.len(), 8 * length);
+            assert!(bytes.chunks(length).all(|one| window(one, 7) == Some(stamp)));
         }
     }
 }

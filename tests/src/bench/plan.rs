@@ -14,7 +14,7 @@ const BURSTS: [usize; 2] = [1, 8];
 const ROUNDS: usize = 5;
 const PROBE: Duration = Duration::from_millis(500);
 /// A round that would end later than this after the start is not begun.
-const TIME_MAX: Duration = Duration::from_secs(11 * 60);
+const TIME_MAX: Duration = Duration::from_secs(12 * 60);
 const QUICK_ROUNDS: usize = 2;
 const QUICK_PROBE: Duration = Duration::from_millis(240);
 

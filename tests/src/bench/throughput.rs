@@ -17,8 +17,9 @@ pub const FIXED_RATES: [f64; 2] = [50_000.0, 100_000.0];
 
 /// Where the first search begins, in packets per second.
 const START_RATE: f64 = 200_000.0;
-/// Load before the search: everything must come back.
-const WARM_UP: Load = Load { rate: 20_000.0, burst: 1, duration: Duration::from_millis(200) };
+/// Packets per second before the search, and how long: everything must come back.
+const WARM_UP_RATE: f64 = 20_000.0;
+const WARM_UP: Duration = Duration::from_millis(200);
 /// Least share of the warm-up that must come back, or something is broken.
 const WARM_UP_SHARE_MIN: f64 = 0.9;
 /// Probes of which one must hold. Neighbours on the machine only ever spoil a probe.
@@ -59,7 +60,7 @@ pub struct Throughput {
 /// Measures `subject` in `case`. `near` is the rate found before, to start from.
 ///
 /// # Errors
-/// The relay fails, or does not even carry `WARM_UP`.
+/// The relay fails, or does not even carry [`WARM_UP_RATE`].
 pub fn measure(
     field: &Field,
     subject: Subject,
@@ -68,7 +69,7 @@ pub fn measure(
     near: Option<f64>,
 ) -> Outcome<Throughput> {
     let relay = Relay::start(field, subject)?;
-    let flows = Flows::open(field, case.way, case.payload_len)?;
+    let flows = Flows::open(field, case)?;
     field.generate(|| {
         let mut bench = Bench { field, relay, flows, burst: case.burst, probe, runs: 0 };
         bench.warm_up().map_err(|error| {
@@ -89,7 +90,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn warm_up(&mut self) -> Outcome<()> {
-        let (echo, _) = self.run(WARM_UP)?;
+        let (echo, _) = self.run(WARM_UP_RATE, WARM_UP)?;
         let (sent, received) = (echo.sent(), echo.received());
         if (received as f64) < WARM_UP_SHARE_MIN * sent as f64 {
             return Err(Failure::new(format!("of {sent} packets only {received} came through")));
@@ -120,8 +121,7 @@ impl Bench<'_> {
     fn probe(&mut self, rate: f64) -> Outcome<Probe> {
         let mut lost = false;
         for _ in 0..PROBES_MAX {
-            let load = Load { rate, burst: self.burst, duration: self.probe };
-            let (echo, cpu_ns) = self.run(load)?;
+            let (echo, cpu_ns) = self.run(rate, self.probe)?;
             if echo.holds() && echo.generator_kept_up() {
                 return Ok(Probe::Held { cpu_ns });
             }
@@ -132,9 +132,10 @@ impl Bench<'_> {
     }
 
     /// One load, and the CPU time per packet that it took, in nanoseconds.
-    fn run(&mut self, load: Load) -> Outcome<(Echo, f64)> {
+    fn run(&mut self, rate: f64, duration: Duration) -> Outcome<(Echo, f64)> {
         check_interrupt()?;
         self.runs += 1;
+        let load = Load { rate, burst: self.burst, duration };
         let before = self.used_ns()?;
         let echo = load::run(&mut self.flows, load, self.runs)?;
         let used = self.used_ns()? - before;
