@@ -52,7 +52,8 @@ pub fn used_ns(process: u32) -> Outcome<u64> {
     let mut sum = 0;
     for thread in threads {
         let path = thread?.path().join("schedstat");
-        let text = std::fs::read_to_string(&path)?;
+        // A thread that ends meanwhile has taken its time with it.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
         let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
         sum += first.ok_or_else(|| Failure::new(format!("{}: {text:?}", path.display())))?;
     }
@@ -93,16 +94,23 @@ pub fn kernel_threads(prefix: &str) -> Outcome<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
     fn a_busy_process_uses_time_and_memory() {
-        let own = std::process::id();
-        let before = used_ns(own).unwrap();
-        let work: Vec<u64> = (0..100_000).map(|n: u64| std::hint::black_box(n).pow(2)).collect();
-        std::thread::yield_now();
-        assert!(used_ns(own).unwrap() > before, "{}", work.len());
-        assert!(resident(own).unwrap() > 100_000);
+        let mut busy = Command::new("yes").stdout(Stdio::null()).spawn().unwrap();
+        let before = used_ns(busy.id()).unwrap();
+        // Ends as soon as the kernel has given the process any time at all.
+        while used_ns(busy.id()).unwrap() == before {
+            std::thread::yield_now();
+        }
+        let memory = resident(busy.id()).unwrap();
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(memory > 100_000, "{memory}");
+        assert!(used_ns(busy.id()).is_err());
         assert!(used_ns(u32::MAX).is_err());
     }
 }

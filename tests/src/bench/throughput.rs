@@ -60,7 +60,7 @@ pub struct Throughput {
 /// Measures `subject` in `case`. `near` is the rate found before, to start from.
 ///
 /// # Errors
-/// The relay fails, or does not even carry [`WARM_UP_RATE`].
+/// The relay fails, or does not even carry `WARM_UP_RATE`.
 pub fn measure(
     field: &Field,
     subject: Subject,
