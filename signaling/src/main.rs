@@ -22,15 +22,8 @@ fn main() -> ExitCode {
 fn run() -> Result<(), SettingError> {
     let flags = config::flags();
     let about = "Serves video classes: the web app, its rooms, and a TURN relay";
-    let matches = settings::command(config::PROGRAM, about, &flags).try_get_matches();
-    let matches = match matches {
-        Ok(matches) => matches,
-        Err(error) if error.use_stderr() => return Err(command_line(&error)),
-        Err(help) => {
-            print!("{help}");
-            return Ok(());
-        }
-    };
+    let command = settings::command(config::PROGRAM, about, &flags);
+    let Some(matches) = settings::matches(command)? else { return Ok(()) };
     let variable = |name: &str| std::env::var(name).ok();
     let settings = Settings::load(&matches, &flags, variable, config::PROGRAM)?;
     let config = Config::from_settings(&settings)?;
@@ -59,13 +52,6 @@ async fn serve(config: Config) -> Result<(), SettingError> {
     }
     server.stop().await;
     Ok(())
-}
-
-/// The first line of what is wrong with a command line; the others explain how to use it.
-fn command_line(error: &clap::Error) -> SettingError {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    SettingError::new("command line", format!("{first}; --help lists all settings"))
 }
 
 /// Where a browser on this machine finds a listener that is bound to every address.

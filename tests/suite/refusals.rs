@@ -74,6 +74,7 @@ fn programs_name_the_setting_that_they_cannot_use() {
         (&relay, vec!["--allow-peer", "10.0.0.0/33"], vec!["allow-peer", "10.0.0.0/33"]),
         (&relay, vec!["--secret-file", "/nowhere/secret"], vec!["secret-file", "/nowhere/secret"]),
         (&relay, vec!["--config", "/nowhere.toml"], vec!["/nowhere.toml"]),
+        (&relay, vec!["--lisen", "1"], vec!["--lisen"]),
         (&signaling, vec!["--listen", &web], vec!["listen", &web]),
         (&signaling, vec!["--relay.min-port", "none"], vec!["min-port", "none"]),
         (&signaling, vec!["--lisen", "1"], vec!["--lisen"]),

@@ -10,11 +10,13 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let matches = command().get_matches();
-    let done = match matches.subcommand() {
-        Some(("credential", given)) => credential(given),
-        _ => run(&matches),
-    };
+    let done = settings::matches(command()).and_then(|matches| {
+        let Some(matches) = matches else { return Ok(()) };
+        match matches.subcommand() {
+            Some(("credential", given)) => credential(given),
+            _ => run(&matches),
+        }
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

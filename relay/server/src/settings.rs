@@ -96,6 +96,28 @@ pub fn command(program: &'static str, about: &'static str, flags: &[Flag]) -> Co
         }))
 }
 
+/// Reads this process's command line; `None` if it asked for help or the version, which is printed.
+///
+/// # Errors
+/// What is wrong with it, in one line: the operator's mistake.
+pub fn matches(command: Command) -> Result<Option<ArgMatches>, SettingError> {
+    match command.try_get_matches() {
+        Ok(matches) => Ok(Some(matches)),
+        Err(error) if error.use_stderr() => {
+            // Clap's other lines explain how to use the program.
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let text = format!("{first}; --help lists all settings");
+            Err(SettingError::new("command line", text))
+        }
+        Err(help) => {
+            // Whoever reads it may have closed the pipe.
+            let _ = help.print();
+            Ok(None)
+        }
+    }
+}
+
 /// The values of all settings, still as text.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
