@@ -1,9 +1,9 @@
 //! The settings, and a configuration that cannot be wrong.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use castling_relay::config::{FLAGS as RELAY_FLAGS, load_secrets, state_dir};
+use castling_relay::config::{FLAGS as RELAY_FLAGS, admin, load_secrets, state_dir};
 use castling_relay::settings::{Flag, Kind, SettingError, Settings};
 use relay_proto::policy::Cidr;
 
@@ -21,8 +21,6 @@ pub const RELAY_PREFIX: &str = "relay.";
 const SHARED: [&str; 2] = ["secret-file", "state-dir"];
 /// A school is one address, so this many sockets per address must stay possible.
 const SOCKETS_PER_IP_MIN: usize = 64;
-/// Shortest admin token, in characters.
-const TOKEN_CHARS_MIN: usize = 16;
 
 const OWN_FLAGS: &[Flag] = &[
     Flag::new("listen", Kind::One("IP:PORT"), Some("127.0.0.1:8080"), "HTTP and WebSocket"),
@@ -62,7 +60,6 @@ pub fn flags() -> Vec<Flag> {
 }
 
 /// What the server runs with.
-#[derive(Debug)]
 pub struct Config {
     /// Where browsers connect.
     pub listen: SocketAddr,
@@ -90,13 +87,7 @@ impl Config {
     /// # Errors
     /// A value that cannot be used: the operator's mistake.
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingError> {
-        let admin: SocketAddr = settings.required("admin")?;
-        let admin_token = settings.one("admin-token-file")?.map(|path: PathBuf| token(&path));
-        let admin_token = admin_token.transpose()?;
-        if !admin.ip().is_loopback() && admin_token.is_none() {
-            let text = format!("{admin} is not loopback, so --admin-token-file is needed");
-            return Err(SettingError::new("admin", text));
-        }
+        let (admin, admin_token) = admin(settings)?;
         Ok(Self {
             listen: settings.required("listen")?,
             admin,
@@ -156,15 +147,4 @@ fn folder(root: PathBuf) -> Result<Files, SettingError> {
         return Ok(Files::Folder(root));
     }
     Err(SettingError::new("web-root", format!("{} is not a folder", root.display())))
-}
-
-fn token(path: &Path) -> Result<String, SettingError> {
-    let wrong =
-        |text: String| SettingError::new("admin-token-file", format!("{}: {text}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let token = text.trim();
-    if token.chars().count() < TOKEN_CHARS_MIN {
-        return Err(wrong(format!("the token needs at least {TOKEN_CHARS_MIN} characters")));
-    }
-    Ok(token.to_owned())
 }

@@ -1,6 +1,7 @@
 //! What all connections share: the rooms, the queues of their members, the credentials.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,8 +26,7 @@ const ICE_CALLS: Limit =
 /// Most connections at once that are only told that there is no place.
 const TURNED_AWAY_MAX: usize = 256;
 
-/// The shared state of the server.
-#[derive(Debug)]
+/// The shared state of the server. It holds keys, so its debug form says nothing.
 pub struct Hub {
     state: Mutex<State>,
     issuer: Issuer,
@@ -102,6 +102,12 @@ pub enum IceRefusal {
     NotAMember,
     /// The member asks too often.
     TooOften,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
 }
 
 impl Hub {

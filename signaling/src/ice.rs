@@ -19,7 +19,6 @@ pub const TTL: Duration = Duration::from_secs(30 * 60);
 const HASH_LEN: usize = 4;
 
 /// Makes credentials for the relays of this server.
-#[derive(Debug)]
 pub struct Issuer {
     relays: Relays,
     key: [u8; 32],

@@ -1,5 +1,6 @@
 //! The relays that members are told of: the embedded one, or stand-alone ones.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use castling_relay::Handle;
@@ -47,12 +48,17 @@ pub fn below_prefix(error: &SettingError) -> SettingError {
     SettingError::new(format!("{RELAY_PREFIX}{key}"), text)
 }
 
-/// Where the relays are, and the secret that they share with us.
-#[derive(Debug)]
+/// Where the relays are, and the secret that they share with us. Its debug form hides the secret.
 pub struct Relays {
     places: Vec<Place>,
     /// Signs credentials.
     pub secret: Vec<u8>,
+}
+
+impl fmt::Debug for Relays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relays").field("places", &self.places).finish_non_exhaustive()
+    }
 }
 
 /// URLs for one member (RFC 7064, RFC 7065).

@@ -1,6 +1,7 @@
 //! From settings to a configuration that cannot be wrong.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -107,8 +108,8 @@ pub const FLAGS: &[Flag] = &[
     ),
 ];
 
-/// What a relay is started with.
-#[derive(Clone, Debug)]
+/// What a relay is started with. Its debug form names addresses only.
+#[derive(Clone)]
 pub struct Config {
     /// Addresses for STUN and TURN over UDP.
     pub listen: Vec<SocketAddr>,
@@ -146,6 +147,13 @@ pub struct Config {
     pub admin_token: Option<String>,
 }
 
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Config");
+        out.field("listen", &self.listen).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
 impl Config {
     /// Checks every setting, and makes the secret at first start.
     ///
@@ -163,12 +171,7 @@ impl Config {
             let text = format!("{}: must be from 1024 to --max-port {}", ports.0, ports.1);
             return Err(SettingError::new("min-port", text));
         }
-        let admin: SocketAddr = settings.required("admin")?;
-        let admin_token = admin_token(settings)?;
-        if !admin.ip().is_loopback() && admin_token.is_none() {
-            let text = format!("{admin}: not loopback, so --admin-token-file is needed");
-            return Err(SettingError::new("admin", text));
-        }
+        let (admin, admin_token) = admin(settings)?;
         let secret_file = settings.one::<PathBuf>("secret-file")?;
         let secrets = match secret_file {
             Some(path) => load_secrets(&path)?,
@@ -280,16 +283,30 @@ fn load_or_make_secret(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
     load_secrets(path)
 }
 
-fn admin_token(settings: &Settings) -> Result<Option<String>, SettingError> {
-    let Some(path) = settings.one::<PathBuf>("admin-token-file")? else { return Ok(None) };
+/// The admin address and its token, without which it must be on loopback.
+///
+/// # Errors
+/// An address off loopback without a token, a token that cannot be read or is short.
+pub fn admin(settings: &Settings) -> Result<(SocketAddr, Option<String>), SettingError> {
+    let address: SocketAddr = settings.required("admin")?;
+    let token = settings.one("admin-token-file")?.map(|path: PathBuf| admin_token(&path));
+    let token = token.transpose()?;
+    if !address.ip().is_loopback() && token.is_none() {
+        let text = format!("{address}: not loopback, so --admin-token-file is needed");
+        return Err(SettingError::new("admin", text));
+    }
+    Ok((address, token))
+}
+
+fn admin_token(path: &Path) -> Result<String, SettingError> {
     let wrong =
         |text: String| SettingError::new("admin-token-file", format!("{}: {text}", path.display()));
-    let token = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let token = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let token = token.trim().to_owned();
     if token.len() < SECRET_LEN_MIN {
         return Err(wrong(format!("a token needs {SECRET_LEN_MIN} bytes or more")));
     }
-    Ok(Some(token))
+    Ok(token)
 }
 
 fn users(settings: &Settings) -> Result<BTreeMap<String, String>, SettingError> {
