@@ -102,14 +102,12 @@ mod tests {
     fn a_busy_process_uses_time_and_memory() {
         let mut busy = Command::new("yes").stdout(Stdio::null()).spawn().unwrap();
         let before = used_ns(busy.id()).unwrap();
-        // Ends as soon as the kernel has given the process any time at all.
-        while used_ns(busy.id()).unwrap() == before {
+        // Ends as soon as the program is loaded and has had any time at all.
+        while used_ns(busy.id()).unwrap() == before || resident(busy.id()).unwrap() < 100_000 {
             std::thread::yield_now();
         }
-        let memory = resident(busy.id()).unwrap();
         busy.kill().unwrap();
         busy.wait().unwrap();
-        assert!(memory > 100_000, "{memory}");
         assert!(used_ns(busy.id()).is_err());
         assert!(used_ns(u32::MAX).is_err());
     }
