@@ -10,6 +10,7 @@ use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, Nonces};
 use crate::channel_data;
+use crate::limit::Limit;
 use crate::policy::{Judgement, PeerPolicy};
 use crate::request::{PortWish, check_understood};
 use crate::stun::{self, Message, Method};
@@ -243,6 +244,8 @@ pub struct Snapshot {
 pub struct Relay {
     pub(crate) settings: Settings,
     pub(crate) nonces: Nonces,
+    /// Replies that unverified sources may still get.
+    pub(crate) limit: Limit,
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
@@ -273,6 +276,7 @@ impl Relay {
         Self {
             settings,
             nonces: Nonces::new(&keys.nonce),
+            limit: Limit::new(seed),
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
@@ -295,10 +299,15 @@ impl Relay {
     }
 
     /// A datagram on the second STUN port, which answers Binding and nothing else.
-    pub fn from_stun_client(&mut self, from: ClientAddr, bytes: &[u8]) -> Verdict<'static> {
+    pub fn from_stun_client(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        bytes: &[u8],
+    ) -> Verdict<'static> {
         self.count_client_rx(from, bytes);
         match Message::parse(bytes) {
-            Ok(message) => self.binding(from, &message),
+            Ok(message) => self.binding(now, from, &message),
             Err(_) => self.refuse(DropReason::Malformed),
         }
     }

@@ -194,7 +194,7 @@ impl Worker {
             let from =
                 ClientAddr { remote: datagram.from, local: datagram.local, listener: number };
             let verdict = if stun_only {
-                self.relay.from_stun_client(from, datagram.bytes)
+                self.relay.from_stun_client(now, from, datagram.bytes)
             } else {
                 self.relay.from_client(now, from, datagram.bytes)
             };
