@@ -8,7 +8,7 @@ use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
-use crate::auth::{Authenticated, Owner, Refusal, authenticate, user_of};
+use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
 use crate::limit::Kind;
 use crate::policy::Judgement;
@@ -110,6 +110,10 @@ impl Relay {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
                 self.limit.verified(now, from.remote.ip());
+                if self.ends_refreshes(now, method, &proven) {
+                    let refusal = Refusal::failed(AuthFailure::Expired);
+                    return self.challenge(now, from, method, message, refusal);
+                }
                 let key = proven.key;
                 if let Err(invalid) = self.perform(now, from, method, proven) {
                     self.fail(from, method, message, invalid, Some(&key));
@@ -117,6 +121,20 @@ impl Relay {
                 Verdict::Control
             }
         }
+    }
+
+    /// Whether the credential's expiry forbids this Refresh; giving back is always allowed.
+    fn ends_refreshes(
+        &self,
+        now: Now,
+        method: Method,
+        proven: &Authenticated<Message<'_>>,
+    ) -> bool {
+        let gives_back = proven.request.attribute(attr::LIFETIME) == Some(&[0; 4]);
+        self.settings.expiry_mode == ExpiryMode::Refresh
+            && method == Method::Refresh
+            && !gives_back
+            && self.settings.credentials.has_expired(now, &proven.username)
     }
 
     fn perform(
@@ -169,8 +187,12 @@ impl Relay {
         let user = user_of(&proven.username).to_owned();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
-        let allocation =
+        let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
+        if let Some(session_s_max) = self.settings.session_s_max {
+            allocation.session_ends_ms = now.after_s(session_s_max);
+            allocation.granted_s = allocation.extend(now, lifetime_s);
+        }
         let id = self.table.insert(allocation);
         self.effects.push_back(Queued::OpenPort { id, family, wish, user });
         Ok(())
@@ -219,14 +241,16 @@ impl Relay {
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
         let asked = Refresh::parse(&proven.request, allocation.family)?;
         let to = allocation.client;
-        if asked.lifetime_s == 0 {
+        let granted_s = if asked.lifetime_s == 0 {
             self.close(id, Closed::Released);
+            0
         } else {
-            allocation.expires_ms = now.after_s(asked.lifetime_s);
+            let granted_s = allocation.extend(now, asked.lifetime_s);
             self.watch(id);
-        }
+            granted_s
+        };
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
-            reply.attribute(attr::LIFETIME, &asked.lifetime_s.to_be_bytes())
+            reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
         });
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::Now;
 use crate::address::{AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr};
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
 use crate::channel_data;
 use crate::limit::Limit;
 use crate::policy::{Judgement, PeerPolicy};
@@ -35,6 +35,10 @@ pub struct Settings {
     pub permissions_max: usize,
     /// Most live channels of one allocation.
     pub channels_max: usize,
+    /// What the end of a credential's time ends.
+    pub expiry_mode: ExpiryMode,
+    /// How long an allocation lives at most in seconds, however often it is refreshed.
+    pub session_s_max: Option<u32>,
     /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
 }

@@ -230,6 +230,8 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
         },
         permissions_max: PERMISSIONS_MAX,
         channels_max: CHANNELS_MAX,
+        expiry_mode: config.expiry_mode,
+        session_s_max: config.session_s_max,
         rfc5766_channels: config.rfc5766_channels,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use relay_proto::attribute::{self as attr, ReservationToken};
-use relay_proto::auth::Credentials;
+use relay_proto::auth::{Credentials, ExpiryMode};
 use relay_proto::credential::{self, LongTermKey};
 use relay_proto::policy::{PeerPolicy, RelayIp};
 use relay_proto::request::PortWish;
@@ -91,6 +91,8 @@ pub fn settings() -> Settings {
         },
         permissions_max: 64,
         channels_max: 64,
+        expiry_mode: ExpiryMode::New,
+        session_s_max: None,
         rfc5766_channels: false,
     }
 }
