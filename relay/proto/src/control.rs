@@ -194,7 +194,7 @@ impl Relay {
             allocation.granted_s = allocation.extend(now, lifetime_s);
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user });
+        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
         Ok(())
     }
 

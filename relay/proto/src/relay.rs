@@ -164,6 +164,8 @@ pub enum Effect<'r> {
         wish: PortWish,
         /// Whose quota it counts against.
         user: &'r str,
+        /// Where the user asks from.
+        client: ClientAddr,
     },
     /// Close the allocation's port and return its quota.
     ClosePort {
@@ -268,7 +270,7 @@ pub struct Relay {
 #[derive(Debug)]
 pub(crate) enum Queued {
     Reply { to: ClientAddr, bytes: Vec<u8> },
-    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String },
+    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String, client: ClientAddr },
     ClosePort { id: AllocationId },
 }
 
@@ -418,8 +420,8 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, user } => {
-                Effect::OpenPort { id: *id, family: *family, wish: *wish, user }
+            Queued::OpenPort { id, family, wish, user, client } => {
+                Effect::OpenPort { id: *id, family: *family, wish: *wish, user, client: *client }
             }
             Queued::ClosePort { id } => Effect::ClosePort { id: *id },
         })

@@ -15,6 +15,7 @@ use relay_proto::policy::{Cidr, RelayIp};
 use relay_proto::request::LIFETIME_S_MIN;
 
 use crate::host;
+use crate::quota::Limits;
 use crate::settings::{Flag, Kind, SettingError, Settings};
 
 /// Program name on the command line and, in capitals, in the environment.
@@ -83,6 +84,18 @@ pub const FLAGS: &[Flag] = &[
         "Most allocations of one user; 0 is off",
     ),
     Flag::new(
+        "allocations-per-room",
+        Kind::One("N"),
+        Some("224"),
+        "Most allocations of one room: the part of a user name before its first dot; 0 is off",
+    ),
+    Flag::new(
+        "users-per-ip",
+        Kind::One("N"),
+        Some("64"),
+        "Most users with allocations at one client address; 0 is off",
+    ),
+    Flag::new(
         "max-allocations",
         Kind::One("N"),
         None,
@@ -147,10 +160,8 @@ pub struct Config {
     pub deny_peers: Vec<Cidr>,
     /// Ports of other services of this process, which no peer may be.
     pub service_ports: Vec<u16>,
-    /// Most allocations of one user.
-    pub allocations_per_user: usize,
-    /// Most allocations in all.
-    pub allocations_max: usize,
+    /// Most allocations of a user, of a room and in all, and most users of an address.
+    pub limits: Limits,
     /// Longest life of an allocation in seconds; `None` is without end.
     pub session_s_max: Option<u32>,
     /// What a credential's expiry ends.
@@ -214,10 +225,14 @@ impl Config {
             allow_peers: settings.many("allow-peer")?,
             deny_peers: settings.many("deny-peer")?,
             service_ports: Vec::new(),
-            allocations_per_user: unlimited_if_zero(settings.required("allocations-per-user")?),
-            allocations_max: match settings.one("max-allocations")? {
-                Some(most) => unlimited_if_zero(most),
-                None => default_allocations_max(ports),
+            limits: Limits {
+                per_user: unlimited_if_zero(settings.required("allocations-per-user")?),
+                per_room: unlimited_if_zero(settings.required("allocations-per-room")?),
+                users_per_ip: unlimited_if_zero(settings.required("users-per-ip")?),
+                all: match settings.one("max-allocations")? {
+                    Some(most) => unlimited_if_zero(most),
+                    None => default_allocations_max(ports),
+                },
             },
             session_s_max: session_s_max(settings)?,
             expiry_mode: settings.required("expiry-mode")?,

@@ -41,6 +41,7 @@ pub struct Opened {
     pub family: Family,
     pub wish: PortWish,
     pub user: String,
+    pub client: ClientAddr,
     pub relayed: Option<RelayAddr>,
 }
 
@@ -327,8 +328,8 @@ impl World {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user }) => {
-                    Opened { id, family, wish, user: user.to_owned(), relayed: None }
+                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                    Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
                 }
             };
             self.open(asked);
