@@ -79,6 +79,10 @@ impl Limit {
     pub fn verified(&mut self, now: Now, from: IpAddr) {
         let prefix = prefix(from);
         let bucket = self.bucket(prefix);
+        // The challenge that came before was read by whoever asked: it costs nothing after all.
+        if bucket.known == Some(prefix) {
+            bucket.known_share.give_back(KNOWN_INTERVAL_MS);
+        }
         // A known prefix in the same bucket makes room, and its successor takes over the share
         // as it is: two that take turns gain nothing.
         bucket.known = Some(prefix);
@@ -130,6 +134,10 @@ impl Share {
             self.full_at_ms = full_at_ms;
         }
         is_within
+    }
+
+    fn give_back(&mut self, interval_ms: u64) {
+        self.full_at_ms = self.full_at_ms.saturating_sub(interval_ms);
     }
 }
 
@@ -220,6 +228,17 @@ mod tests {
         assert_eq!(allowed(&mut limit, 599_999, "192.0.2.2", CHALLENGE, 2_000), 1_000);
         assert_eq!(allowed(&mut limit, 600_000, "192.0.2.2", CHALLENGE, 2_000), 100);
         assert_eq!(allowed(&mut limit, 0, "192.0.3.1", CHALLENGE, 2_000), 100, "nobody else");
+    }
+
+    /// However fast they come: thousands of allocations may be made through one NAT at once.
+    #[test]
+    fn challenge_that_is_answered_costs_nothing() {
+        let mut limit = Limit::new(1);
+        for _ in 0..10_000 {
+            assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 1), 1);
+            limit.verified(at(0), ip("192.0.2.1"));
+        }
+        assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 2_000), 1_000, "no more saved");
     }
 
     /// A victim's share is its own, whoever else is forged to push it out of the table.
