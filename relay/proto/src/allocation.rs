@@ -38,6 +38,8 @@ pub(crate) struct Allocation {
     pub family: Family,
     /// When it ends, unless refreshed.
     pub expires_ms: u64,
+    /// When it ends in spite of all refreshes; `u64::MAX` for never.
+    pub session_ends_ms: u64,
     /// When the queue of expiries looks at it next, at or before its end; `None` until then.
     pub deadline_ms: Option<u64>,
     /// Of the Allocate, so that its retransmission gets the same answer.
@@ -134,6 +136,7 @@ impl Allocation {
             relayed: None,
             family,
             expires_ms: now.after_s(granted_s),
+            session_ends_ms: u64::MAX,
             deadline_ms: None,
             transaction_id,
             granted_s,
@@ -147,6 +150,14 @@ impl Allocation {
 
     pub fn is_live(&self, now: Now) -> bool {
         now.mono_ms < self.expires_ms
+    }
+
+    /// Ends the allocation so many seconds from now, or with its session; returns how many
+    /// seconds that leaves, rounded up.
+    pub fn extend(&mut self, now: Now, lifetime_s: u32) -> u32 {
+        self.expires_ms = now.after_s(lifetime_s).min(self.session_ends_ms);
+        let left_s = self.expires_ms.saturating_sub(now.mono_ms).div_ceil(1000);
+        u32::try_from(left_s).unwrap_or(lifetime_s)
     }
 
     /// Installs or refreshes permissions for all of `peers`, or none if there is no room.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -100,13 +101,19 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Whether the name is a REST name whose time is over; static users have no end.
+    pub(crate) fn has_expired(&self, now: Now, username: &str) -> bool {
+        let is_over = |(expires, _)| now.unix_s > expires;
+        !self.users.contains_key(username) && credential::split(username).is_some_and(is_over)
+    }
+
     /// The keys that `username` may sign with, none if it is unknown or has expired.
     fn keys(&self, now: Now, username: &str) -> Result<Vec<LongTermKey>, AuthFailure> {
         if let Some(password) = self.users.get(username) {
             return Ok(vec![credential::long_term_key(username, &self.realm, password)]);
         }
-        let (expires, _) = credential::split(username).ok_or(AuthFailure::UnknownUser)?;
-        if now.unix_s > expires {
+        credential::split(username).ok_or(AuthFailure::UnknownUser)?;
+        if self.has_expired(now, username) {
             return Err(AuthFailure::Expired);
         }
         let key = |secret: &Vec<u8>| credential::rest_key(secret, username, &self.realm);
@@ -119,6 +126,28 @@ impl Credentials {
 #[must_use]
 pub fn user_of(username: &str) -> &str {
     credential::split(username).map_or(username, |(_, user)| user)
+}
+
+/// What the end of a credential's time ends.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ExpiryMode {
+    /// New allocations: one that lives may be refreshed.
+    #[default]
+    New,
+    /// Refreshes too: an allocation ends when its granted lifetime does.
+    Refresh,
+}
+
+impl FromStr for ExpiryMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "new" => Ok(Self::New),
+            "refresh" => Ok(Self::Refresh),
+            _ => Err("the modes are new and refresh"),
+        }
+    }
 }
 
 /// Proof that a request is its user's: nothing else changes state.
@@ -188,7 +217,7 @@ impl Refusal {
         Self { code, failure: None }
     }
 
-    const fn failed(failure: AuthFailure) -> Self {
+    pub(crate) const fn failed(failure: AuthFailure) -> Self {
         let code = if matches!(failure, AuthFailure::StaleNonce) { 438 } else { 401 };
         Self { code, failure: Some(failure) }
     }

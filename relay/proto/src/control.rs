@@ -8,8 +8,9 @@ use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
-use crate::auth::{Authenticated, Owner, Refusal, authenticate, user_of};
+use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
+use crate::limit::Kind;
 use crate::policy::Judgement;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
 use crate::request::{
@@ -29,7 +30,7 @@ impl Relay {
             (Class::Indication, Some(Method::Send)) => self.send_indication(now, from, &message),
             // A client that keeps its NAT open this way wants no answer (RFC 8489 §6.3.2).
             (Class::Indication, Some(Method::Binding)) => Verdict::Control,
-            (Class::Request, Some(Method::Binding)) => self.binding(from, &message),
+            (Class::Request, Some(Method::Binding)) => self.binding(now, from, &message),
             (Class::Request, Some(method)) if !matches!(method, Method::Send | Method::Data) => {
                 self.request(now, from, method, &message)
             }
@@ -38,10 +39,18 @@ impl Relay {
     }
 
     /// Binding (RFC 8489 §6.3.1): which address do you see?
-    pub(crate) fn binding(&mut self, from: ClientAddr, message: &Message<'_>) -> Verdict<'static> {
+    pub(crate) fn binding(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        message: &Message<'_>,
+    ) -> Verdict<'static> {
         let asked = message.class == Class::Request && message.method == Some(Method::Binding);
         if !asked || self.is_no_client(from) {
             return self.refuse(DropReason::Malformed);
+        }
+        if !self.limit.allows(now, from.remote.ip(), Kind::Binding) {
+            return self.refuse(DropReason::RateLimited);
         }
         match request::check_understood(message) {
             Ok(()) => self.succeed(from, Method::Binding, message, None, |reply| {
@@ -100,13 +109,32 @@ impl Relay {
         match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
+                self.limit.verified(now, from.remote.ip());
+                if self.ends_refreshes(now, method, &proven) {
+                    let refusal = Refusal::failed(AuthFailure::Expired);
+                    return self.challenge(now, from, method, message, refusal);
+                }
                 let key = proven.key;
                 if let Err(invalid) = self.perform(now, from, method, proven) {
                     self.fail(from, method, message, invalid, Some(&key));
                 }
+                Verdict::Control
             }
         }
-        Verdict::Control
+    }
+
+    /// Whether the credential's expiry forbids this Refresh; giving back is always allowed.
+    fn ends_refreshes(
+        &self,
+        now: Now,
+        method: Method,
+        proven: &Authenticated<Message<'_>>,
+    ) -> bool {
+        let gives_back = proven.request.attribute(attr::LIFETIME) == Some(&[0; 4]);
+        self.settings.expiry_mode == ExpiryMode::Refresh
+            && method == Method::Refresh
+            && !gives_back
+            && self.settings.credentials.has_expired(now, &proven.username)
     }
 
     fn perform(
@@ -159,10 +187,14 @@ impl Relay {
         let user = user_of(&proven.username).to_owned();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
-        let allocation =
+        let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
+        if let Some(session_s_max) = self.settings.session_s_max {
+            allocation.session_ends_ms = now.after_s(session_s_max);
+            allocation.granted_s = allocation.extend(now, lifetime_s);
+        }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user });
+        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
         Ok(())
     }
 
@@ -209,14 +241,16 @@ impl Relay {
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
         let asked = Refresh::parse(&proven.request, allocation.family)?;
         let to = allocation.client;
-        if asked.lifetime_s == 0 {
+        let granted_s = if asked.lifetime_s == 0 {
             self.close(id, Closed::Released);
+            0
         } else {
-            allocation.expires_ms = now.after_s(asked.lifetime_s);
+            let granted_s = allocation.extend(now, asked.lifetime_s);
             self.watch(id);
-        }
+            granted_s
+        };
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
-            reply.attribute(attr::LIFETIME, &asked.lifetime_s.to_be_bytes())
+            reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
         });
         Ok(())
     }
@@ -322,7 +356,8 @@ impl Relay {
         self.reply(to, bytes);
     }
 
-    /// 400, 401 or 438; the last two say how to do better (RFC 8489 §9.2.4).
+    /// 400, 401 or 438, within the source's budget; the last two say how to do better
+    /// (RFC 8489 §9.2.4).
     fn challenge(
         &mut self,
         now: Now,
@@ -330,9 +365,12 @@ impl Relay {
         method: Method,
         request: &Message<'_>,
         refusal: Refusal,
-    ) {
+    ) -> Verdict<'static> {
         if let Some(failure) = refusal.failure {
             self.counters.auth_failures[failure.index()] += 1;
+        }
+        if !self.limit.allows(now, to.remote.ip(), Kind::Refusal(refusal.failure)) {
+            return self.refuse(DropReason::RateLimited);
         }
         self.count_request(method, refusal.code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
@@ -347,6 +385,7 @@ impl Relay {
         };
         reply.finish();
         self.reply(to, bytes);
+        Verdict::Control
     }
 
     fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {

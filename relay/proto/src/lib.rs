@@ -15,6 +15,7 @@ pub mod auth;
 pub mod channel_data;
 mod control;
 pub mod credential;
+pub mod limit;
 pub mod policy;
 pub mod relay;
 pub mod request;

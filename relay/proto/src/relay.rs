@@ -8,8 +8,9 @@ use crate::Now;
 use crate::address::{AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr};
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
 use crate::channel_data;
+use crate::limit::Limit;
 use crate::policy::{Judgement, PeerPolicy};
 use crate::request::{PortWish, check_understood};
 use crate::stun::{self, Message, Method};
@@ -34,6 +35,10 @@ pub struct Settings {
     pub permissions_max: usize,
     /// Most live channels of one allocation.
     pub channels_max: usize,
+    /// What the end of a credential's time ends.
+    pub expiry_mode: ExpiryMode,
+    /// How long an allocation lives at most in seconds, however often it is refreshed.
+    pub session_s_max: Option<u32>,
     /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
 }
@@ -159,6 +164,8 @@ pub enum Effect<'r> {
         wish: PortWish,
         /// Whose quota it counts against.
         user: &'r str,
+        /// Where the user asks from.
+        client: ClientAddr,
     },
     /// Close the allocation's port and return its quota.
     ClosePort {
@@ -243,6 +250,8 @@ pub struct Snapshot {
 pub struct Relay {
     pub(crate) settings: Settings,
     pub(crate) nonces: Nonces,
+    /// Replies that unverified sources may still get.
+    pub(crate) limit: Limit,
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
@@ -261,7 +270,7 @@ pub struct Relay {
 #[derive(Debug)]
 pub(crate) enum Queued {
     Reply { to: ClientAddr, bytes: Vec<u8> },
-    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String },
+    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String, client: ClientAddr },
     ClosePort { id: AllocationId },
 }
 
@@ -273,6 +282,7 @@ impl Relay {
         Self {
             settings,
             nonces: Nonces::new(&keys.nonce),
+            limit: Limit::new(seed),
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
@@ -295,10 +305,15 @@ impl Relay {
     }
 
     /// A datagram on the second STUN port, which answers Binding and nothing else.
-    pub fn from_stun_client(&mut self, from: ClientAddr, bytes: &[u8]) -> Verdict<'static> {
+    pub fn from_stun_client(
+        &mut self,
+        now: Now,
+        from: ClientAddr,
+        bytes: &[u8],
+    ) -> Verdict<'static> {
         self.count_client_rx(from, bytes);
         match Message::parse(bytes) {
-            Ok(message) => self.binding(from, &message),
+            Ok(message) => self.binding(now, from, &message),
             Err(_) => self.refuse(DropReason::Malformed),
         }
     }
@@ -405,8 +420,8 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, user } => {
-                Effect::OpenPort { id: *id, family: *family, wish: *wish, user }
+            Queued::OpenPort { id, family, wish, user, client } => {
+                Effect::OpenPort { id: *id, family: *family, wish: *wish, user, client: *client }
             }
             Queued::ClosePort { id } => Effect::ClosePort { id: *id },
         })

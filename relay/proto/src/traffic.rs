@@ -160,7 +160,7 @@ drop_reasons! {
     Expired = "expired",
     /// A quota is used up.
     Quota = "quota",
-    /// Too many unauthenticated requests.
+    /// Its source's prefix has had all the replies that unverified requests get.
     RateLimited = "rate_limited",
     /// Above the allowed bit rate.
     Shaped = "shaped",

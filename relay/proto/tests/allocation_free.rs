@@ -8,7 +8,8 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use relay_proto::{PeerAddr, Verdict};
+use relay_proto::stun::{Class, Method};
+use relay_proto::{ClientAddr, DropReason, PeerAddr, Verdict, attribute as attr};
 
 #[allow(dead_code)] // this binary needs a small part of it
 #[path = "relay/world.rs"]
@@ -160,16 +161,51 @@ fn refused_media_needs_no_heap() {
     assert_eq!(counted, 0);
 }
 
-/// Reply buffers are used again, so a flood of Binding requests costs no heap either.
+/// Reply buffers are used again, and the budget's table never grows: a flood of requests without
+/// credentials costs no heap, whether they are answered or not.
 #[test]
-fn binding_needs_no_heap() {
+fn replies_to_strangers_need_no_heap() {
     let mut world = World::new();
-    let bytes =
-        world.message(relay_proto::stun::Method::Binding, relay_proto::stun::Class::Request, |w| w);
-    let from = world::client_addr(1);
+    let binding = world.message(Method::Binding, Class::Request, |w| w);
+    let allocate = world.message(Method::Allocate, Class::Request, |w| {
+        w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+    });
+    for (pause_ms, wanted) in
+        [(1_000, Verdict::Control), (0, Verdict::Drop(DropReason::RateLimited))]
+    {
+        for bytes in [&binding, &allocate] {
+            let mut port = 0u8;
+            // Empties the budget where no time passes.
+            for _ in 0..200 {
+                world.relay.from_client(world.now, world::client_addr(1), bytes);
+                while world.relay.next_effect().is_some() {}
+            }
+            let counted = allocations(|| {
+                world.now.mono_ms += pause_ms;
+                port = port.wrapping_add(1);
+                let from = world::client_addr(1 + u16::from(port));
+                assert_eq!(world.relay.from_client(world.now, from, bytes), wanted);
+                while world.relay.next_effect().is_some() {}
+            });
+            assert_eq!(counted, 0);
+        }
+    }
+}
+
+/// I-4: sources without number are no more memory than one.
+#[test]
+fn sources_without_number_need_no_heap() {
+    let mut world = World::new();
+    let binding = world.message(Method::Binding, Class::Request, |w| w);
+    let mut source = 0x0A00_0000u32;
     let counted = allocations(|| {
-        assert_eq!(world.relay.from_client(world.now, from, &bytes), Verdict::Control);
-        while world.relay.next_effect().is_some() {}
+        for _ in 0..60 {
+            source += 256;
+            let remote = SocketAddr::new(std::net::Ipv4Addr::from_bits(source).into(), 5);
+            let from = ClientAddr { remote, ..world::client_addr(1) };
+            world.relay.from_client(world.now, from, &binding);
+            while world.relay.next_effect().is_some() {}
+        }
     });
     assert_eq!(counted, 0);
 }

@@ -4,6 +4,7 @@
 mod relay {
     mod allocate;
     mod auth;
+    mod budget;
     mod channel;
     mod counters;
     mod data;

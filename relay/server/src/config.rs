@@ -10,9 +10,12 @@ use std::str::FromStr;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use relay_proto::address::Family;
+use relay_proto::auth::ExpiryMode;
 use relay_proto::policy::{Cidr, RelayIp};
+use relay_proto::request::LIFETIME_S_MIN;
 
 use crate::host;
+use crate::quota::Limits;
 use crate::settings::{Flag, Kind, SettingError, Settings};
 
 /// Program name on the command line and, in capitals, in the environment.
@@ -81,10 +84,34 @@ pub const FLAGS: &[Flag] = &[
         "Most allocations of one user; 0 is off",
     ),
     Flag::new(
+        "allocations-per-room",
+        Kind::One("N"),
+        Some("224"),
+        "Most allocations of one room: the part of a user name before its first dot; 0 is off",
+    ),
+    Flag::new(
+        "users-per-ip",
+        Kind::One("N"),
+        Some("64"),
+        "Most users with allocations at one client address; 0 is off",
+    ),
+    Flag::new(
         "max-allocations",
         Kind::One("N"),
         None,
         "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
+    ),
+    Flag::new(
+        "max-session",
+        Kind::One("SECONDS"),
+        Some("14400"),
+        "Longest life of an allocation, however often it is refreshed; 0 is off",
+    ),
+    Flag::new(
+        "expiry-mode",
+        Kind::One("new|refresh"),
+        Some("new"),
+        "What a credential's expiry ends: new allocations, or refreshes too",
     ),
     Flag::new(
         "rfc5766-channels",
@@ -133,10 +160,12 @@ pub struct Config {
     pub deny_peers: Vec<Cidr>,
     /// Ports of other services of this process, which no peer may be.
     pub service_ports: Vec<u16>,
-    /// Most allocations of one user.
-    pub allocations_per_user: usize,
-    /// Most allocations in all.
-    pub allocations_max: usize,
+    /// Most allocations of a user, of a room and in all, and most users of an address.
+    pub limits: Limits,
+    /// Longest life of an allocation in seconds; `None` is without end.
+    pub session_s_max: Option<u32>,
+    /// What a credential's expiry ends.
+    pub expiry_mode: ExpiryMode,
     /// Accept the channel numbers of RFC 5766.
     pub rfc5766_channels: bool,
     /// Packet threads.
@@ -196,11 +225,17 @@ impl Config {
             allow_peers: settings.many("allow-peer")?,
             deny_peers: settings.many("deny-peer")?,
             service_ports: Vec::new(),
-            allocations_per_user: unlimited_if_zero(settings.required("allocations-per-user")?),
-            allocations_max: match settings.one("max-allocations")? {
-                Some(most) => unlimited_if_zero(most),
-                None => default_allocations_max(ports),
+            limits: Limits {
+                per_user: unlimited_if_zero(settings.required("allocations-per-user")?),
+                per_room: unlimited_if_zero(settings.required("allocations-per-room")?),
+                users_per_ip: unlimited_if_zero(settings.required("users-per-ip")?),
+                all: match settings.one("max-allocations")? {
+                    Some(most) => unlimited_if_zero(most),
+                    None => default_allocations_max(ports),
+                },
             },
+            session_s_max: session_s_max(settings)?,
+            expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
             workers,
             admin,
@@ -361,6 +396,18 @@ impl FromStr for ExternalIp {
         let (public, local) =
             text.split_once('/').map_or((text, None), |(public, local)| (public, Some(local)));
         Ok(Self { public: public.parse()?, local: local.map(str::parse).transpose()? })
+    }
+}
+
+/// 0 is off; below the shortest lifetime of an allocation no client could keep one.
+fn session_s_max(settings: &Settings) -> Result<Option<u32>, SettingError> {
+    match settings.required("max-session")? {
+        0 => Ok(None),
+        seconds if seconds < LIFETIME_S_MIN => {
+            let text = format!("{seconds}: must be {LIFETIME_S_MIN} or more, or 0 for off");
+            Err(SettingError::new("max-session", text))
+        }
+        seconds => Ok(Some(seconds)),
     }
 }
 

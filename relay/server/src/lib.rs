@@ -7,6 +7,7 @@ pub mod config;
 mod host;
 mod metrics;
 mod ports;
+mod quota;
 mod ring;
 pub mod settings;
 mod shared;
@@ -55,8 +56,7 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         wakers.map_err(failed)?,
         config.relay_ips.clone(),
         config.ports,
-        config.allocations_per_user,
-        config.allocations_max,
+        config.limits,
     ));
     let settings = relay_settings(&config, &listening);
     let nonce_key = random();
@@ -230,6 +230,8 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
         },
         permissions_max: PERMISSIONS_MAX,
         channels_max: CHANNELS_MAX,
+        expiry_mode: config.expiry_mode,
+        session_s_max: config.session_s_max,
         rfc5766_channels: config.rfc5766_channels,
     }
 }

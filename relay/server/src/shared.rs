@@ -1,6 +1,5 @@
 //! What workers share: control-path tables behind locks, and who owns which port.
 
-use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +13,7 @@ use relay_proto::request::PortWish;
 
 use crate::host::Clock;
 use crate::ports::Pools;
+use crate::quota::{Holder, Limits, Quotas};
 use crate::socket::{self, Waker};
 
 /// How long a port is kept for its RESERVATION-TOKEN (RFC 8656 §7.2).
@@ -36,15 +36,12 @@ pub struct Shared {
     /// Worker number plus one by port, 0 if closed, by family.
     owners: [Vec<AtomicU8>; 2],
     control: Mutex<Control>,
-    allocations_per_user: usize,
-    allocations_max: usize,
 }
 
 /// Touched by Allocate and by the end of an allocation only.
 struct Control {
     pools: Pools,
-    users: HashMap<Box<str>, usize>,
-    allocations: usize,
+    quotas: Quotas,
     reservations: Vec<Reservation>,
 }
 
@@ -86,8 +83,7 @@ impl Shared {
         wakers: Vec<Waker>,
         relay_ips: Vec<RelayIp>,
         ports: (u16, u16),
-        allocations_per_user: usize,
-        allocations_max: usize,
+        limits: Limits,
     ) -> Self {
         let count = usize::from(ports.1 - ports.0) + 1;
         let owners = || (0..count).map(|_| AtomicU8::new(0)).collect();
@@ -99,29 +95,27 @@ impl Shared {
             owners: [owners(), owners()],
             control: Mutex::new(Control {
                 pools: Pools::new(ports),
-                users: HashMap::new(),
-                allocations: 0,
+                quotas: Quotas::new(limits),
                 reservations: Vec::new(),
             }),
-            allocations_per_user,
-            allocations_max,
         }
     }
 
-    /// Opens a relayed port for `user`, charged to its quota, and makes `worker` its owner.
+    /// Opens a relayed port for `holder`, charged to its quotas, and makes `worker` its owner.
     ///
     /// # Errors
-    /// The quota is used up, or no port is to be had.
+    /// A quota is used up, or no port is to be had.
     pub fn open_port(
         &self,
         worker: usize,
         family: Family,
         wish: PortWish,
-        user: &str,
+        holder: &Holder,
     ) -> Result<OpenPort, PortFailure> {
         let ip = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family);
         let ip = *ip.ok_or(PortFailure::Family)?;
-        self.charge(user)?;
+        self.control().quotas.charge(holder)?;
+        let user = &*holder.user;
         let opened = match wish {
             PortWish::Any => self.bind(ip, |pools| pools.of(family).take()),
             PortWish::Even => self.bind(ip, |pools| pools.of(family).take_even()),
@@ -134,17 +128,17 @@ impl Shared {
                 Ok(port)
             }
             None => {
-                self.discharge(user);
+                self.control().quotas.discharge(holder);
                 Err(PortFailure::Capacity)
             }
         }
     }
 
     /// Closes an allocation's port and gives its quota back.
-    pub fn close_port(&self, port: OpenPort, user: &str) {
+    pub fn close_port(&self, port: OpenPort, holder: &Holder) {
         self.set_owner(port.relayed, 0);
         self.give_back(port);
-        self.discharge(user);
+        self.control().quotas.discharge(holder);
     }
 
     /// The worker that owns a relayed address, if it is open.
@@ -183,33 +177,6 @@ impl Shared {
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let asked: Vec<_> = self.mailboxes.iter().map(Mailbox::ask).collect();
         self.mailboxes.iter().zip(asked).map(|(mailbox, ask)| mailbox.answer(ask)).collect()
-    }
-
-    fn charge(&self, user: &str) -> Result<(), PortFailure> {
-        let mut control = self.control();
-        if control.allocations >= self.allocations_max {
-            return Err(PortFailure::Capacity);
-        }
-        match control.users.get_mut(user) {
-            Some(count) if *count >= self.allocations_per_user => return Err(PortFailure::Quota),
-            Some(count) => *count += 1,
-            None => {
-                control.users.insert(user.into(), 1);
-            }
-        }
-        control.allocations += 1;
-        Ok(())
-    }
-
-    fn discharge(&self, user: &str) {
-        let mut control = self.control();
-        control.allocations -= 1;
-        if let Some(count) = control.users.get_mut(user) {
-            *count -= 1;
-            if *count == 0 {
-                control.users.remove(user);
-            }
-        }
     }
 
     /// Takes ports from the pool until one can be bound.
@@ -371,34 +338,38 @@ mod tests {
     /// Tests run at once, so each has a range of its own.
     fn shared(ports: (u16, u16), per_user: usize) -> Shared {
         let wakers = vec![Waker::new().expect("waker"), Waker::new().expect("waker")];
-        Shared::new(wakers, vec![LOOPBACK], ports, per_user, 1000)
+        let limits = Limits { per_user, per_room: 1000, users_per_ip: 1000, all: 1000 };
+        Shared::new(wakers, vec![LOOPBACK], ports, limits)
+    }
+
+    fn holder(user: &str) -> Holder {
+        Holder { user: user.into(), ip: [192, 0, 2, 1].into() }
     }
 
     #[test]
     fn twenty_ports_come_and_go_without_a_leak() {
         let shared = shared((20_100, 20_119), 1000);
         for _ in 0..40 {
-            let open = |_| shared.open_port(1, Family::V4, PortWish::Any, "ana").ok();
+            let open = |_| shared.open_port(1, Family::V4, PortWish::Any, &holder("ana")).ok();
             let ports: Vec<_> = (0..20).filter_map(open).collect();
             assert_eq!(ports.len(), 20);
             assert_eq!(shared.owner(ports[0].relayed), Some(1));
-            let next = shared.open_port(0, Family::V4, PortWish::Any, "ben").err();
+            let next = shared.open_port(0, Family::V4, PortWish::Any, &holder("ben")).err();
             assert_eq!(next, Some(PortFailure::Capacity));
-            ports.into_iter().for_each(|port| shared.close_port(port, "ana"));
+            ports.into_iter().for_each(|port| shared.close_port(port, &holder("ana")));
             assert_eq!(shared.ports_free(), 20);
         }
-        assert_eq!(shared.control().allocations, 0);
-        assert!(shared.control().users.is_empty());
+        assert!(shared.control().quotas.is_empty());
     }
 
     #[test]
     fn quota_is_per_user_and_comes_back() {
         let shared = shared((20_200, 20_219), 2);
-        let open = |user| shared.open_port(0, Family::V4, PortWish::Any, user);
+        let open = |user| shared.open_port(0, Family::V4, PortWish::Any, &holder(user));
         let (first, second) = (open("ana").expect("one"), open("ana").expect("two"));
         assert_eq!(open("ana").err(), Some(PortFailure::Quota));
         assert!(open("ben").is_ok());
-        shared.close_port(first, "ana");
+        shared.close_port(first, &holder("ana"));
         assert!(open("ana").is_ok());
         drop(second);
     }
@@ -408,10 +379,11 @@ mod tests {
         let shared = shared((20_300, 20_309), 10);
         let token = *b"01234567";
         let wish = PortWish::EvenAndNext(token);
-        let even = shared.open_port(0, Family::V4, wish, "ana").expect("pair");
+        let even = shared.open_port(0, Family::V4, wish, &holder("ana")).expect("pair");
         let port = even.relayed.0.port();
         assert_eq!(port % 2, 0);
-        let redeem = |user| shared.open_port(1, Family::V4, PortWish::Reserved(token), user);
+        let redeem =
+            |user| shared.open_port(1, Family::V4, PortWish::Reserved(token), &holder(user));
         assert_eq!(redeem("ben").err(), Some(PortFailure::Capacity));
         let next = redeem("ana").expect("the next port");
         assert_eq!(next.relayed.0.port(), port + 1);
@@ -423,11 +395,12 @@ mod tests {
     fn port_of_another_program_is_passed_over() {
         let shared = shared((20_400, 20_401), 10);
         let taken = UdpSocket::bind("127.0.0.1:20400").expect("free");
-        let port = shared.open_port(0, Family::V4, PortWish::Any, "ana").expect("the other");
+        let port =
+            shared.open_port(0, Family::V4, PortWish::Any, &holder("ana")).expect("the other");
         assert_eq!(port.relayed.0.port(), 20_401);
-        let none = shared.open_port(0, Family::V4, PortWish::Any, "ana").err();
+        let none = shared.open_port(0, Family::V4, PortWish::Any, &holder("ana")).err();
         assert_eq!(none, Some(PortFailure::Capacity));
         drop(taken);
-        assert!(shared.open_port(0, Family::V4, PortWish::Any, "ana").is_ok());
+        assert!(shared.open_port(0, Family::V4, PortWish::Any, &holder("ana")).is_ok());
     }
 }

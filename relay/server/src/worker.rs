@@ -10,6 +10,7 @@ use std::time::Duration;
 use relay_proto::relay::{Effect, Head, More, Relay, Verdict};
 use relay_proto::{AllocationId, ClientAddr, DropReason, Now, PeerAddr, RelayAddr};
 
+use crate::quota::Holder;
 use crate::ring::Rings;
 use crate::shared::{OpenPort, Shared};
 use crate::socket::{self, Arena, Epoll, Outgoing, Sender, Span};
@@ -82,7 +83,7 @@ struct Ports(Vec<Option<Port>>);
 struct Port {
     id: AllocationId,
     open: OpenPort,
-    user: Box<str>,
+    holder: Holder,
 }
 
 impl Ports {
@@ -194,7 +195,7 @@ impl Worker {
             let from =
                 ClientAddr { remote: datagram.from, local: datagram.local, listener: number };
             let verdict = if stun_only {
-                self.relay.from_stun_client(from, datagram.bytes)
+                self.relay.from_stun_client(now, from, datagram.bytes)
             } else {
                 self.relay.from_client(now, from, datagram.bytes)
             };
@@ -333,9 +334,10 @@ impl Worker {
                     });
                     failed.map(|reason| Answer::Unsent { to, length, reason })
                 }
-                Some(Effect::OpenPort { id, family, wish, user }) => {
-                    let opened = self.shared.open_port(self.number, family, wish, user);
-                    Some(Answer::Port { id, user: user.into(), opened })
+                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                    let holder = Holder { user: user.into(), ip: client.remote.ip() };
+                    let opened = self.shared.open_port(self.number, family, wish, &holder);
+                    Some(Answer::Port { id, holder, opened })
                 }
                 Some(Effect::ClosePort { id }) => Some(Answer::Close(id)),
             };
@@ -344,12 +346,12 @@ impl Worker {
                 Some(Answer::Unsent { to, length, reason }) => {
                     self.relay.unsent_reply(to, length, reason);
                 }
-                Some(Answer::Port { id, user, opened }) => self.port_answered(id, user, opened),
+                Some(Answer::Port { id, holder, opened }) => self.port_answered(id, holder, opened),
                 Some(Answer::Close(id)) => {
                     // What waits may be for this port.
                     self.send_queue();
                     if let Some(port) = self.ports.remove(id) {
-                        self.shared.close_port(port.open, &port.user);
+                        self.shared.close_port(port.open, &port.holder);
                     }
                 }
             }
@@ -359,7 +361,7 @@ impl Worker {
     fn port_answered(
         &mut self,
         id: AllocationId,
-        user: Box<str>,
+        holder: Holder,
         opened: Result<OpenPort, relay_proto::PortFailure>,
     ) {
         let open = match opened {
@@ -368,11 +370,11 @@ impl Worker {
         };
         if let Err(error) = self.epoll.add(&open.socket, id.token()) {
             tracing::warn!(%error, "a relayed port cannot be watched");
-            self.shared.close_port(open, &user);
+            self.shared.close_port(open, &holder);
             return self.relay.port_failed(id, relay_proto::PortFailure::Capacity);
         }
         let relayed = open.relayed;
-        self.ports.insert(Port { id, open, user });
+        self.ports.insert(Port { id, open, holder });
         self.relay.port_opened(id, relayed);
     }
 
@@ -411,7 +413,7 @@ enum Step {
 /// What the relay is to be told about an effect.
 enum Answer {
     Unsent { to: ClientAddr, length: usize, reason: DropReason },
-    Port { id: AllocationId, user: Box<str>, opened: Result<OpenPort, relay_proto::PortFailure> },
+    Port { id: AllocationId, holder: Holder, opened: Result<OpenPort, relay_proto::PortFailure> },
     Close(AllocationId),
 }
 

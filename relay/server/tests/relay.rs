@@ -206,6 +206,8 @@ fn bad_settings_are_one_line_and_exit_status_2() {
         (vec!["--min-port", "60000", "--max-port", "50000"], "min-port"),
         (vec!["--user", "ana"], "NAME:PASSWORD"),
         (vec!["--workers", "0"], "workers"),
+        (vec!["--max-session", "599"], "max-session"),
+        (vec!["--expiry-mode", "never"], "expiry-mode"),
         (vec!["--external-ip", "2001:db8::1"], "external-ip"),
         (vec!["--listen", "192.0.2.1:3478"], "no such address"),
     ] {

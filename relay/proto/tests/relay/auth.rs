@@ -91,6 +91,8 @@ fn every_secret_and_every_static_user_is_believed() {
     assert_eq!(world.ask_allocate(&fixed, |w| w).code(), 0);
     let users: Vec<&str> = world.opened.iter().map(|port| port.user.as_str()).collect();
     assert_eq!(users, ["ben", "static"], "quotas go by the name without its expiry");
+    let clients: Vec<_> = world.opened.iter().map(|port| port.client).collect();
+    assert_eq!(clients, [early.addr, fixed.addr], "and by where it asks from");
 }
 
 #[test]

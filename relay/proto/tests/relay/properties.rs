@@ -95,7 +95,7 @@ proptest! {
             prop_assert_eq!(reply.to, from);
             prop_assert!(reply.bytes.len() <= 2 * bytes.len());
         }
-        let _ = world.relay.from_stun_client(from, &bytes);
+        let _ = world.relay.from_stun_client(world.now, from, &bytes);
         prop_assert!(world.drain().len() <= 1);
         let _ = world.peer_sends(relayed, peer(u8::try_from(port).expect("small"), 1), &bytes);
         let _ = world.relay.from_relay(world.now, RelayAddr(peer(1, 1)), relayed.addr, &bytes);

@@ -1,6 +1,7 @@
 //! Refresh, and how allocations end.
 
 use relay_proto::attribute as attr;
+use relay_proto::auth::ExpiryMode;
 use relay_proto::relay::{Closed, TICK_EXPIRIES_MAX};
 use relay_proto::stun::Method;
 use relay_proto::{DropReason, More, Verdict};
@@ -179,4 +180,58 @@ fn shortened_allocation_ends_at_its_new_time() {
     world.pass_ms(1);
     world.tick();
     assert_eq!(world.closed, [relayed.id]);
+}
+
+#[test]
+fn session_ends_however_often_it_is_refreshed() {
+    let mut world = World::with(|settings| settings.session_s_max = Some(4_000));
+    let client = world.client_until(1, "ana", world_end());
+    let reply = world.ask_allocate(&client, |w| w.attribute(attr::LIFETIME, &[0xFF; 4]));
+    assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(3_600)));
+    let mut renewed = client.clone();
+    for (pause_s, left_s) in [(1_000, 3_000), (2_500, 500), (499, 1)] {
+        world.pass_ms(pause_s * 1_000);
+        world.renew_nonce(&mut renewed);
+        let reply = world.refresh(&renewed, 3_600);
+        assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(left_s)));
+    }
+    world.pass_ms(999);
+    world.tick();
+    assert_eq!(world.closed, [], "not before its time");
+    world.pass_ms(1);
+    assert_eq!(world.refresh(&renewed, 600).code(), 437);
+    world.tick();
+    assert_eq!(world.closed.len(), 1);
+    world.allocate(&renewed);
+}
+
+#[test]
+fn session_shorter_than_a_lifetime_cuts_what_allocate_grants() {
+    let mut world = World::with(|settings| settings.session_s_max = Some(900));
+    let client = world.client(1, "ana");
+    let reply = world.ask_allocate(&client, |w| w.attribute(attr::LIFETIME, &[0xFF; 4]));
+    assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(900)));
+}
+
+/// The default is in `allocation_outlives_its_credential`.
+#[test]
+fn expiry_ends_refreshes_where_the_mode_says_so() {
+    let mut world = World::with(|settings| settings.expiry_mode = ExpiryMode::Refresh);
+    let expires = world.now.unix_s + 10;
+    let client = world.client_until(1, "ana", expires);
+    let relayed = world.allocate(&client);
+    world.pass_ms(10_000);
+    assert_eq!(world.refresh(&client, 600).code(), 0, "the last second still counts");
+    world.pass_ms(1_000);
+    assert_eq!(world.refresh(&client, 600).code(), 401);
+    assert_eq!(world.permit(&client, &[peer(1, 1)]), 0, "until its lifetime is over");
+    let renewed = world.client(1, "ana");
+    assert_eq!(world.refresh(&renewed, 600).code(), 0, "a new credential goes on");
+    assert_eq!(world.refresh(&client, 0).code(), 0, "and giving back is always possible");
+    assert_eq!(world.closed, [relayed.id]);
+}
+
+/// Later than any test lasts, in Unix seconds.
+fn world_end() -> u64 {
+    2_000_000_000
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use relay_proto::attribute::{self as attr, ReservationToken};
-use relay_proto::auth::Credentials;
+use relay_proto::auth::{Credentials, ExpiryMode};
 use relay_proto::credential::{self, LongTermKey};
 use relay_proto::policy::{PeerPolicy, RelayIp};
 use relay_proto::request::PortWish;
@@ -41,6 +41,7 @@ pub struct Opened {
     pub family: Family,
     pub wish: PortWish,
     pub user: String,
+    pub client: ClientAddr,
     pub relayed: Option<RelayAddr>,
 }
 
@@ -91,6 +92,8 @@ pub fn settings() -> Settings {
         },
         permissions_max: 64,
         channels_max: 64,
+        expiry_mode: ExpiryMode::New,
+        session_s_max: None,
         rfc5766_channels: false,
     }
 }
@@ -325,8 +328,8 @@ impl World {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user }) => {
-                    Opened { id, family, wish, user: user.to_owned(), relayed: None }
+                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                    Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
                 }
             };
             self.open(asked);
