@@ -56,12 +56,13 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        if self.table.open(id, relayed).is_none() {
+        let Some(allocation) = self.table.open(id, relayed) else {
             self.effects.push_back(Queued::ClosePort { id });
             return;
-        }
+        };
+        let transport = allocation.client.transport.index();
         self.watch(id);
-        self.counters.allocations_opened += 1;
+        self.counters.allocations_opened[transport] += 1;
         self.answer_allocate(id);
     }
 
@@ -350,8 +351,7 @@ impl Relay {
     }
 
     fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
-        let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].add(bytes.len());
+        self.client_tx(to).add(bytes.len());
         self.effects.push_back(Queued::Reply { to, bytes });
     }
 
