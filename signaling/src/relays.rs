@@ -114,11 +114,13 @@ impl Relays {
     #[must_use]
     pub fn urls(&self, host: Option<&str>) -> Urls {
         let mut urls = Urls::default();
+        let mut streams = Vec::new();
         for place in &self.places {
             let (stun, turn) = match place {
                 Place::StandAlone { turn, stun } => (stun.clone(), turn.clone()),
                 Place::Embedded { ip, six, port } => {
                     let Some(host) = name_of(*ip, *six, host) else { continue };
+                    streams.push(format!("turn:{host}:{port}?transport=tcp"));
                     let turn = format!("turn:{host}:{port}?transport=udp");
                     (Some(format!("stun:{host}:{port}")), turn)
                 }
@@ -126,6 +128,8 @@ impl Relays {
             add(&mut urls.stun, stun);
             add(&mut urls.turn, Some(turn));
         }
+        // For networks that let no UDP out; after the others, which are better where they work.
+        streams.into_iter().for_each(|turn| add(&mut urls.turn, Some(turn)));
         urls
     }
 }
@@ -189,9 +193,13 @@ mod tests {
         let at: Vec<_> = listening.iter().map(|at| at.parse().expect("address")).collect();
         let external: Vec<_> = external.iter().map(|ip| ip.parse().expect("address")).collect();
         let urls = Relays::embedded(&at, &external, Vec::new()).urls(host);
-        let stun: Vec<_> = urls.turn.iter().map(|turn| stun_of(turn).flatten()).collect();
-        assert_eq!(stun, urls.stun.iter().cloned().map(Some).collect::<Vec<_>>());
-        urls.turn
+        let stun: Vec<_> = urls.turn.iter().filter_map(|turn| stun_of(turn).flatten()).collect();
+        assert_eq!(stun, urls.stun);
+        // Every address is there twice, first for datagrams.
+        let (datagrams, streams) = urls.turn.split_at(urls.turn.len() / 2);
+        let same = |turn: &String| turn.replace("=udp", "=tcp");
+        assert_eq!(datagrams.iter().map(same).collect::<Vec<_>>(), streams);
+        datagrams.to_vec()
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Relay {
                 state.path().display(),
             ),
             Subject::Coturn => format!(
-                "-n --no-cli --no-tls --no-dtls --no-tcp --no-rfc5780 --no-software-attribute --log-file stdout \
+                "-n --no-cli --no-tls --no-dtls --no-rfc5780 --no-software-attribute --log-file stdout \
                  --listening-ip {address} --relay-ip {address} --realm castling \
                  --use-auth-secret --static-auth-secret {SECRET} --pidfile {}",
                 state.path().join("pid").display(),

@@ -19,11 +19,16 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 /// -y makes pairs of clients talk to each other through two allocations; without it the peer is an
 /// echo elsewhere. -s sends indications instead of ChannelData. Every second session is the RTCP of
 /// the one before, on the port that its EVEN-PORT reserved.
-const WAYS: [(&str, &[&str]); 4] = [
+/// -t is TCP between client and relay.
+const WAYS: [(&str, &[&str]); 8] = [
     ("channels, client to client", &["-y"]),
     ("channels, client to peer", &[]),
     ("indications, client to client", &["-y", "-s"]),
     ("indications, client to peer", &["-s"]),
+    ("channels over TCP, client to client", &["-t", "-y"]),
+    ("channels over TCP, client to peer", &["-t"]),
+    ("indications over TCP, client to client", &["-t", "-y", "-s"]),
+    ("indications over TCP, client to peer", &["-t", "-s"]),
 ];
 
 /// coturn 4.6.1 draws channel numbers from 0x4000 to 0x7FFF, as RFC 5766 had it.
@@ -69,7 +74,7 @@ fn turnutils_uclient_loses_nothing_over_channels_and_indications() {
             assert_eq!(refused.unwrap_or_default(), 0.0, "{what}: integrity failures");
         }
     }
-    say(&format!("turnutils_uclient through {subject:?} over UDP\n{table}"));
+    say(&format!("turnutils_uclient through {subject:?}\n{table}"));
 }
 
 /// `turnutils_peer`, the echo that belongs to the program.

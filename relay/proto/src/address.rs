@@ -10,8 +10,39 @@ pub struct ClientAddr {
     pub remote: SocketAddr,
     /// Our address that it wrote to; `None` where the listener has only one.
     pub local: Option<IpAddr>,
-    /// Number of the listening socket, given by the edge; it implies port and transport.
+    /// Number of the listening socket among those of its transport, given by the edge.
     pub listener: u16,
+    /// What lies between the client and the listener.
+    pub transport: Transport,
+}
+
+/// How a client reaches the relay (RFC 8656 §3.1). Peers are always reached over UDP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A byte stream: messages are framed, and ChannelData is padded (RFC 8656 §12.5).
+    Tcp,
+}
+
+impl Transport {
+    /// Both, in the order of [`Transport::index`].
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Position in a table by transport.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 impl std::hash::Hash for ClientAddr {

@@ -72,6 +72,7 @@ impl Nonces {
         }
         mac.update(&client.remote.port().to_be_bytes());
         mac.update(&client.listener.to_be_bytes());
+        mac.update(client.transport.label().as_bytes());
         mac.update(&slot.to_be_bytes());
         let mut raw = [0; NONCE_RAW_LEN];
         let [newest, ..] = slot.to_le_bytes();
@@ -274,9 +275,15 @@ pub fn authenticate<'b>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Transport;
 
     fn client(port: u16) -> ClientAddr {
-        ClientAddr { remote: ([192, 0, 2, 1], port).into(), local: None, listener: 0 }
+        ClientAddr {
+            remote: ([192, 0, 2, 1], port).into(),
+            local: None,
+            listener: 0,
+            transport: Transport::Udp,
+        }
     }
 
     fn at(mono_ms: u64) -> Now {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use sha2::{Digest as _, Sha256};
 
 use crate::Now;
-use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
+use crate::address::{AllocationId, ClientAddr, Family, RelayAddr, Transport};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
@@ -49,7 +49,7 @@ impl Relay {
         if !asked || self.is_no_client(from) {
             return self.refuse(DropReason::Malformed);
         }
-        if !self.limit.allows(now, from.remote.ip(), Kind::Binding) {
+        if !self.may_answer(now, from, Kind::Binding) {
             return self.refuse(DropReason::RateLimited);
         }
         match request::check_understood(message) {
@@ -65,12 +65,13 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        if self.table.open(id, relayed).is_none() {
+        let Some(allocation) = self.table.open(id, relayed) else {
             self.effects.push_back(Queued::ClosePort { id });
             return;
-        }
+        };
+        let transport = allocation.client.transport.index();
         self.watch(id);
-        self.counters.allocations_opened += 1;
+        self.counters.allocations_opened[transport] += 1;
         self.answer_allocate(id);
     }
 
@@ -369,7 +370,7 @@ impl Relay {
         if let Some(failure) = refusal.failure {
             self.counters.auth_failures[failure.index()] += 1;
         }
-        if !self.limit.allows(now, to.remote.ip(), Kind::Refusal(refusal.failure)) {
+        if !self.may_answer(now, to, Kind::Refusal(refusal.failure)) {
             return self.refuse(DropReason::RateLimited);
         }
         self.count_request(method, refusal.code);
@@ -389,13 +390,18 @@ impl Relay {
     }
 
     fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
-        let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].add(bytes.len());
+        self.client_tx(to).add(bytes.len());
         self.effects.push_back(Queued::Reply { to, bytes });
     }
 
     fn count_request(&mut self, method: Method, code: u16) {
         *self.counters.requests.entry((method, code)).or_default() += 1;
+    }
+
+    /// Whether an unverified source has a reply left. Over a stream it is no stranger's: who reads
+    /// there has asked, and would not ask again.
+    fn may_answer(&mut self, now: Now, to: ClientAddr, kind: Kind) -> bool {
+        to.transport != Transport::Udp || self.limit.allows(now, to.remote.ip(), kind)
     }
 
     /// A source that no client has: answering it would be a loop, or go nowhere.

@@ -15,6 +15,7 @@ pub mod auth;
 pub mod channel_data;
 mod control;
 pub mod credential;
+pub mod framing;
 pub mod limit;
 pub mod policy;
 pub mod relay;
@@ -23,7 +24,7 @@ pub mod stun;
 mod table;
 pub mod traffic;
 
-pub use address::{AllocationId, ClientAddr, Family, PeerAddr, RelayAddr};
+pub use address::{AllocationId, ClientAddr, Family, PeerAddr, RelayAddr, Transport};
 pub use relay::{Effect, Head, Keys, More, PortFailure, Relay, Settings, Snapshot, Verdict};
 pub use traffic::{DropReason, Traffic};
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::Now;
-use crate::address::{AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr};
+use crate::address::{
+    AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr, Transport,
+};
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
@@ -15,7 +17,7 @@ use crate::policy::{Judgement, PeerPolicy};
 use crate::request::{PortWish, check_understood};
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
-use crate::traffic::{DropReason, Traffic};
+use crate::traffic::{Count, DropReason, Traffic};
 
 /// Most expiries that one [`Relay::tick`] handles.
 pub const TICK_EXPIRIES_MAX: usize = 64;
@@ -201,11 +203,13 @@ pub enum Closed {
     Expired,
     /// The client gave it back.
     Released,
+    /// The client's stream ended (RFC 8656 §5).
+    Disconnected,
 }
 
 impl Closed {
     /// Every reason, in the order of a table by reason.
-    pub const ALL: [Self; 2] = [Self::Expired, Self::Released];
+    pub const ALL: [Self; 3] = [Self::Expired, Self::Released, Self::Disconnected];
 
     /// The label in `relay_allocations_closed_total{reason}`.
     #[must_use]
@@ -213,6 +217,7 @@ impl Closed {
         match self {
             Self::Expired => "expired",
             Self::Released => "released",
+            Self::Disconnected => "disconnected",
         }
     }
 }
@@ -234,8 +239,8 @@ pub struct Snapshot {
     pub permissions: u64,
     /// Live channels.
     pub channels: u64,
-    /// Allocations opened since the start.
-    pub allocations_opened: u64,
+    /// Allocations opened since the start, by [`Transport::index`] of their clients.
+    pub allocations_opened: [u64; Transport::ALL.len()],
     /// Allocations ended since the start, in the order of [`Closed::ALL`].
     pub allocations_closed: [u64; Closed::ALL.len()],
     /// Refused credentials since the start, by [`AuthFailure::index`].
@@ -355,6 +360,24 @@ impl Relay {
         verdict
     }
 
+    /// Whether a client has an allocation that lives.
+    pub fn has_allocation(&mut self, now: Now, client: ClientAddr) -> bool {
+        self.table.by_client(client).is_some_and(|(_, allocation)| allocation.is_live(now))
+    }
+
+    /// A client's stream holds `bytes` that are no message: it broke off, or is to be closed.
+    pub fn stream_broken(&mut self, from: ClientAddr, bytes: &[u8]) {
+        self.count_client_rx(from, bytes);
+        self.refuse(DropReason::Malformed);
+    }
+
+    /// A client's stream has ended, and its allocation with it (RFC 8656 §5); drain the effects.
+    pub fn client_closed(&mut self, client: ClientAddr) {
+        if let Some((id, _)) = self.table.by_client(client) {
+            self.close(id, Closed::Disconnected);
+        }
+    }
+
     /// The kernel did not take a packet that a verdict sent to the client: it was dropped.
     /// `framing` is the length of head and padding together.
     pub fn unsent_to_client(
@@ -365,8 +388,7 @@ impl Relay {
         payload: usize,
         reason: DropReason,
     ) {
-        let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].take_back(framing + payload);
+        self.client_tx(to).take_back(framing + payload);
         if let Some(allocation) = self.table.by_id(via) {
             allocation.carried.to_client.take_back(payload);
             allocation.carried.to_client_dropped.add(payload);
@@ -402,8 +424,7 @@ impl Relay {
 
     /// The kernel did not take a reply.
     pub fn unsent_reply(&mut self, to: ClientAddr, bytes: usize, reason: DropReason) {
-        let family = Family::of(&to.remote.ip()).index();
-        self.counters.traffic.client.tx[family].take_back(bytes);
+        self.client_tx(to).take_back(bytes);
         self.counters.traffic.dropped[reason.index()] += 1;
     }
 
@@ -508,7 +529,13 @@ impl Relay {
 
     fn count_client_rx(&mut self, from: ClientAddr, bytes: &[u8]) {
         let family = Family::of(&from.remote.ip()).index();
-        self.counters.traffic.client.rx[family].add(bytes.len());
+        self.counters.traffic.client[from.transport.index()].rx[family].add(bytes.len());
+    }
+
+    /// What was sent to clients like this one.
+    pub(crate) fn client_tx(&mut self, to: ClientAddr) -> &mut Count {
+        let family = Family::of(&to.remote.ip()).index();
+        &mut self.counters.traffic.client[to.transport.index()].tx[family]
     }
 
     fn channel_data<'b>(&mut self, now: Now, from: ClientAddr, bytes: &'b [u8]) -> Verdict<'b> {
@@ -609,8 +636,7 @@ impl Relay {
                 allocation.carried.to_client.add(payload.len());
                 let to = allocation.client;
                 let total = head.as_bytes().len() + payload.len() + usize::from(pad);
-                let family = Family::of(&to.remote.ip()).index();
-                self.counters.traffic.client.tx[family].add(total);
+                self.client_tx(to).add(total);
                 Verdict::ToClient { via: at, to, head, payload, pad }
             }
             Err(reason) => {
@@ -685,7 +711,12 @@ fn framing(
         if is_media {
             channel.flow.saw(now, Direction::FromPeer);
         }
-        return Ok((Head::channel(channel.number, length), 0));
+        let number = channel.number;
+        let pad = match allocation.client.transport {
+            Transport::Udp => 0,
+            Transport::Tcp => padding(payload),
+        };
+        return Ok((Head::channel(number, length), pad));
     }
     allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
     if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
@@ -694,7 +725,12 @@ fn framing(
     if is_media {
         allocation.flow(peer, relay).saw(now, Direction::FromPeer);
     }
-    // 0 to 3 bytes fill the DATA attribute up (RFC 8489 §14).
-    let pad = (payload.len().wrapping_neg() % 4) as u8;
+    let pad = padding(payload);
     Ok((Head::data_indication(id, peer, length, pad), pad))
+}
+
+/// 0 to 3 bytes fill a DATA attribute up (RFC 8489 §14), and ChannelData on streams
+/// (RFC 8656 §12.5).
+fn padding(payload: &[u8]) -> u8 {
+    (payload.len().wrapping_neg() % 4) as u8
 }

@@ -1,6 +1,6 @@
 //! What was carried, and why something was not.
 
-use crate::address::Family;
+use crate::address::{Family, Transport};
 
 /// Packets and their transport bytes: what the socket carries, IP and UDP headers apart.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -49,8 +49,9 @@ impl Leg {
 /// Everything that crossed the relay's sockets, and what was delivered in process.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
-    /// Between clients and the relay: media, requests and replies, whoever sent them.
-    pub client: Leg,
+    /// Between clients and the relay: media, requests and replies, whoever sent them. Each by
+    /// [`Transport::index`]; over a stream a packet is a message.
+    pub client: [Leg; Transport::ALL.len()],
     /// Between the relay and peers.
     pub peer: Leg,
     /// Payload from one allocation to another of this server, which uses no socket between them.
@@ -62,7 +63,8 @@ pub struct Traffic {
 impl Traffic {
     /// Adds another worker's traffic.
     pub fn merge(&mut self, other: &Self) {
-        self.client.merge(&other.client);
+        let legs = self.client.iter_mut().zip(&other.client);
+        legs.for_each(|(mine, theirs)| mine.merge(theirs));
         self.peer.merge(&other.peer);
         self.hairpin.merge(other.hairpin);
         for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
@@ -71,14 +73,18 @@ impl Traffic {
     }
 
     /// Bytes of the IP packets that were received and sent: what a provider bills.
+    ///
+    /// Of streams only what they carry is known here: their segments, acknowledgements and
+    /// repetitions are the kernel's, and their headers are missing from the sum.
     #[must_use]
     pub fn wire_bytes(&self) -> (u64, u64) {
-        let legs = [&self.client, &self.peer];
+        let [udp, tcp] = &self.client;
         let sum = |side: fn(&Leg) -> [Count; 2]| {
-            legs.into_iter()
+            let datagrams = [udp, &self.peer]
+                .into_iter()
                 .flat_map(|leg| side(leg).into_iter().zip(Family::ALL))
-                .map(|(count, family)| count.bytes + count.packets * family.udp_header_bytes())
-                .sum()
+                .map(|(count, family)| count.bytes + count.packets * family.udp_header_bytes());
+            datagrams.chain(side(tcp).into_iter().map(|count| count.bytes)).sum()
         };
         (sum(|leg| leg.rx), sum(|leg| leg.tx))
     }

@@ -15,6 +15,7 @@ mod relay {
     mod permission;
     mod properties;
     mod refresh;
+    mod stream;
     mod vectors;
     mod walk;
     mod wire;

@@ -35,7 +35,7 @@ pub const FLAGS: &[Flag] = &[
         "listen",
         Kind::Many("IP:PORT"),
         None,
-        "STUN and TURN over UDP on this address [default: 0.0.0.0:3478, [::]:3478]",
+        "STUN and TURN over UDP and TCP on this address [default: 0.0.0.0:3478, [::]:3478]",
     ),
     Flag::new(
         "stun-alt-port",
@@ -138,7 +138,7 @@ pub const FLAGS: &[Flag] = &[
 /// What a relay is started with. Its debug form names addresses only.
 #[derive(Clone)]
 pub struct Config {
-    /// Addresses for STUN and TURN over UDP.
+    /// Addresses for STUN and TURN over UDP and TCP.
     pub listen: Vec<SocketAddr>,
     /// Addresses that the operator did not ask for; those the host lacks are left out.
     pub listen_is_default: bool,

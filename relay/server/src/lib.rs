@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod config;
+mod edge;
 mod host;
 mod metrics;
 mod ports;
@@ -12,10 +13,11 @@ mod ring;
 pub mod settings;
 mod shared;
 mod socket;
+mod stream;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -30,6 +32,8 @@ use shared::Shared;
 use socket::Waker;
 use worker::{Listener, Worker};
 
+/// Most ports tried where the kernel may choose one.
+const BIND_TRIES_MAX: usize = 8;
 /// Most live permissions of an allocation.
 const PERMISSIONS_MAX: usize = 64;
 /// Most live channels of an allocation.
@@ -48,10 +52,11 @@ pub struct Handle {
 /// # Errors
 /// A setting that this host cannot fulfil, such as a port that is taken.
 pub fn start(config: Config) -> Result<Handle, SettingError> {
-    let (listening, mut listeners) = bind_all(&config)?;
+    let Listeners { listening, mut datagrams, streams } = bind_all(&config)?;
     let admin = admin::bind(config.admin)?;
     let failed = |error: io::Error| SettingError::new("workers", error);
-    let wakers: io::Result<Vec<_>> = (0..config.workers).map(|_| Waker::new()).collect();
+    // One worker more: the last one serves streams.
+    let wakers: io::Result<Vec<_>> = (0..=config.workers).map(|_| Waker::new()).collect();
     let shared = Arc::new(Shared::new(
         wakers.map_err(failed)?,
         config.relay_ips.clone(),
@@ -60,33 +65,28 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     ));
     let settings = relay_settings(&config, &listening);
     let nonce_key = random();
+    let relay = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
     let mut workers = Vec::new();
-    for (number, rings) in ring::connect(config.workers).into_iter().enumerate() {
-        let relay = Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
-        let listeners = listeners.remove(0);
-        let thread = std::thread::Builder::new().name(format!("relay-{number}"));
-        let shared = shared.clone();
+    let mut rings = ring::connect(config.workers + 1);
+    let stream_rings = rings.pop().expect("one worker more than for datagrams");
+    for (number, rings) in rings.into_iter().enumerate() {
+        let (relay, listeners, shared) = (relay(), datagrams.remove(0), shared.clone());
         let run = move || {
-            // A worker that panics leaves its clients without an answer: better to be restarted.
-            let end = AbortOnPanic;
-            match Worker::new(number, shared, relay, listeners, rings) {
-                Ok(worker) => worker.run(),
-                Err(error) => {
-                    tracing::error!(%error, "a worker cannot start");
-                    std::process::exit(1);
-                }
-            }
-            std::mem::forget(end);
+            Worker::new(number, shared, relay, listeners, rings)?.run();
+            Ok(())
         };
-        workers.push(thread.spawn(run).map_err(failed)?);
+        workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
+    let (relay, worker_shared) = (relay(), shared.clone());
+    let run = move || stream::run(config.workers, worker_shared, relay, streams, stream_rings);
+    workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
     let page = metrics::Page::new(shared.clone(), config.relay_ips.clone());
     let admin = admin::serve(admin, page, config.admin_token)?;
     Ok(Handle { listening, shared, workers, admin: Some(admin) })
 }
 
 impl Handle {
-    /// The addresses where STUN and TURN over UDP are served.
+    /// The addresses where STUN and TURN are served, over UDP and TCP.
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
@@ -133,18 +133,45 @@ pub fn wait_for_end() {
     });
 }
 
+/// Runs a worker on a thread of its own.
+fn spawn(
+    name: String,
+    worker: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _end = AbortOnPanic;
+        if let Err(error) = worker() {
+            tracing::error!(%error, "a worker cannot run");
+            std::process::exit(1);
+        }
+    })
+}
+
+/// A worker that panics leaves its clients without an answer: better to be restarted.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        std::process::abort();
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
-/// Binds every listener once for each worker; also says at which addresses TURN is served.
-fn bind_all(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), SettingError> {
-    let mut listening = Vec::new();
-    let mut workers: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+/// Everything that clients write to.
+struct Listeners {
+    /// Where TURN is served.
+    listening: Vec<SocketAddr>,
+    /// Sockets for datagrams, for each worker.
+    datagrams: Vec<Vec<Listener>>,
+    /// Sockets for connections.
+    streams: Vec<TcpListener>,
+}
+
+/// Binds every listener, those for datagrams once for each worker.
+fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
+    let (mut listening, mut streams) = (Vec::new(), Vec::new());
+    let mut datagrams: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
     let alternate = |address: &SocketAddr| SocketAddr::new(address.ip(), config.stun_alt_port);
     let turn = config.listen.iter().map(|address| (*address, false));
     let stun = config.listen.iter().map(alternate).map(|address| (address, true));
@@ -154,13 +181,14 @@ fn bind_all(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Se
         return Err(SettingError::new("listen", text));
     }
     for (address, stun_only) in turn.chain(stun) {
-        match bind_shared(address, config.workers) {
-            Ok((bound, sockets)) => {
-                for (worker, socket) in workers.iter_mut().zip(sockets) {
+        match bind_both(address, config.workers, stun_only) {
+            Ok((bound, sockets, stream)) => {
+                for (worker, socket) in datagrams.iter_mut().zip(sockets) {
                     worker.push(Listener { socket, stun_only });
                 }
-                if !stun_only {
+                if let Some(stream) = stream {
                     listening.push(bound);
+                    streams.push(stream);
                 }
             }
             Err(error) if config.listen_is_default && lacks_family(&error) => {}
@@ -173,14 +201,25 @@ fn bind_all(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Listener>>), Se
     if listening.is_empty() {
         return Err(SettingError::new("listen", "this host has neither IPv4 nor IPv6"));
     }
-    Ok((listening, workers))
+    Ok(Listeners { listening, datagrams, streams })
+}
+
+type Bound = (SocketAddr, Vec<UdpSocket>, Option<TcpListener>);
+
+/// Binds an address for datagrams, and for connections too unless only STUN is served there.
+fn bind_both(address: SocketAddr, workers: usize, stun_only: bool) -> io::Result<Bound> {
+    let bind = || {
+        let (bound, sockets) = bind_shared(address, workers)?;
+        let stream = (!stun_only).then(|| socket::bind_stream_listener(bound)).transpose()?;
+        Ok((bound, sockets, stream))
+    };
+    // A port of the kernel's choice is free for datagrams, but perhaps not for connections.
+    let tries = if address.port() == 0 { BIND_TRIES_MAX } else { 1 };
+    (1..tries).find_map(|_| bind().ok()).map_or_else(bind, Ok)
 }
 
 /// As many sockets on one address as there are workers; the kernel gives each client to one.
-fn bind_shared(
-    address: SocketAddr,
-    workers: usize,
-) -> io::Result<(SocketAddr, Vec<std::net::UdpSocket>)> {
+fn bind_shared(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
     // Sockets that share a port would also share it with another relay that runs already; one
     // that does not share finds out.
     let probe = socket::bind_listener(address, false)?;

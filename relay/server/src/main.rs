@@ -51,7 +51,7 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     }
     let relay = start(config)?;
     for address in relay.listening() {
-        tracing::info!(%address, "STUN and TURN over UDP");
+        tracing::info!(%address, "STUN and TURN over UDP and TCP");
     }
     if let Some(address) = relay.admin() {
         tracing::info!(%address, "metrics and health");

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
-use relay_proto::address::Family;
+use relay_proto::address::{Family, Transport};
 use relay_proto::auth::AuthFailure;
 use relay_proto::policy::RelayIp;
 use relay_proto::relay::{Closed, Snapshot};
@@ -49,8 +49,9 @@ impl Page {
         families.push(gauge("relay_ports", "Relayed ports of one family.", self.shared.ports()));
         let free = self.shared.ports_free();
         families.push(gauge("relay_ports_free", "Relayed ports that are free.", free));
-        let workers = self.shared.mailboxes.len();
-        families.push(gauge("relay_workers", "Packet threads.", workers));
+        // One of them serves streams.
+        let workers = self.shared.mailboxes.len() - 1;
+        families.push(gauge("relay_workers", "Threads for UDP.", workers));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
         encode(families)
@@ -68,12 +69,12 @@ fn sum(snapshots: Vec<Snapshot>) -> Snapshot {
             (&mut all.link_ends_two_sided, one.link_ends_two_sided),
             (&mut all.permissions, one.permissions),
             (&mut all.channels, one.channels),
-            (&mut all.allocations_opened, one.allocations_opened),
             (&mut all.conservation_errors, one.conservation_errors),
         ] {
             *mine += theirs;
         }
         let pairs = all.allocations_closed.iter_mut().zip(one.allocations_closed);
+        let pairs = pairs.chain(all.allocations_opened.iter_mut().zip(one.allocations_opened));
         let pairs = pairs.chain(all.auth_failures.iter_mut().zip(one.auth_failures));
         pairs.for_each(|(mine, theirs)| *mine += theirs);
         for (key, count) in one.requests {
@@ -98,6 +99,8 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
     let (wire_rx, wire_tx) = traffic.wire_bytes();
     let dropped =
         DropReason::ALL.map(|it| (vec![("reason", it.label())], traffic.dropped[it.index()]));
+    let opened = Transport::ALL
+        .map(|it| (vec![("transport", it.label())], all.allocations_opened[it.index()]));
     let closed =
         Closed::ALL.map(|it| (vec![("reason", it.label())], all.allocations_closed[it as usize]));
     let failures =
@@ -111,13 +114,17 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
     vec![
         counter(
             "relay_bytes_total",
-            "Bytes in the payload of IP datagrams, TURN framing included.",
+            "Bytes in the payload of UDP and TCP, TURN framing included.",
             legs(traffic, |it| it.bytes),
         ),
-        counter("relay_packets_total", "Datagrams.", legs(traffic, |it| it.packets)),
+        counter(
+            "relay_packets_total",
+            "Datagrams, and messages over TCP.",
+            legs(traffic, |it| it.packets),
+        ),
         counter(
             "relay_wire_bytes_total",
-            "Bytes of IP packets, headers included: what a provider bills.",
+            "Bytes of IP packets, headers included: what a provider bills. Of TCP without headers.",
             wire,
         ),
         counter(
@@ -133,11 +140,7 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         counter("relay_dropped_packets_total", "Datagrams refused.", dropped),
         requests(&all.requests),
         counter("relay_auth_failures_total", "Requests whose credentials were refused.", failures),
-        counter(
-            "relay_allocations_total",
-            "Allocations opened.",
-            [(vec![("transport", "udp")], all.allocations_opened)],
-        ),
+        counter("relay_allocations_total", "Allocations opened.", opened),
         counter("relay_allocations_closed_total", "Allocations ended.", closed),
         counter(
             "relay_conservation_errors_total",
@@ -163,14 +166,16 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
 
 fn legs(traffic: &Traffic, value: fn(&Count) -> u64) -> Vec<(Labels<'static>, u64)> {
     let mut samples = Vec::new();
-    for (leg_name, leg) in [("client", &traffic.client), ("peer", &traffic.peer)] {
+    let clients = Transport::ALL.into_iter().zip(&traffic.client);
+    let legs = clients.map(|(transport, leg)| ("client", transport, leg));
+    for (leg_name, transport, leg) in legs.chain([("peer", Transport::Udp, &traffic.peer)]) {
         for (direction, counts) in [("rx", &leg.rx), ("tx", &leg.tx)] {
             for (family, count) in Family::ALL.into_iter().zip(counts) {
                 let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
                 let labels = vec![
                     ("leg", leg_name),
                     ("direction", direction),
-                    ("transport", "udp"),
+                    ("transport", transport.label()),
                     ("family", family),
                 ];
                 samples.push((labels, value(count)));

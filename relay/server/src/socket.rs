@@ -10,7 +10,7 @@ mod receive;
 mod send;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +21,8 @@ pub use send::{Outgoing, Sender};
 
 /// Receive buffer that a listener asks for, in bytes.
 const LISTENER_BUFFER_LEN: usize = 4 << 20;
+/// Connections that the kernel keeps until they are accepted.
+const STREAM_BACKLOG: libc::c_int = 256;
 
 /// Binds a listener; with `shared`, several of them may have the same address.
 ///
@@ -35,6 +37,23 @@ pub fn bind_listener(address: SocketAddr, shared: bool) -> io::Result<UdpSocket>
         report_destinations(&socket, address.is_ipv4())?;
     }
     socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Binds a listener for connections.
+///
+/// # Errors
+/// As [`bind_listener`].
+pub fn bind_stream_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier relay that are closing do not keep a new one from its port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(STREAM_BACKLOG)?;
     Ok(socket.into())
 }
 

@@ -1,5 +1,10 @@
 //! The real program on loopback: what an operator sees, and what a stranger gets.
 
+mod relay {
+    mod stream;
+    mod turn_client;
+}
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

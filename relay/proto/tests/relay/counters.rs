@@ -67,8 +67,8 @@ fn counters_equal_what_crossed_the_sockets() {
             3 => {
                 let bytes = world.message(Method::Binding, Class::Request, |w| w);
                 let Reply { bytes: answer, .. } = world.reply(client.addr, &bytes);
-                add(&mut tally.client.rx[family(client.addr)], bytes.len());
-                add(&mut tally.client.tx[family(client.addr)], answer.len());
+                add(&mut tally.client[0].rx[family(client.addr)], bytes.len());
+                add(&mut tally.client[0].tx[family(client.addr)], answer.len());
                 continue;
             }
             _ => {
@@ -77,13 +77,13 @@ fn counters_equal_what_crossed_the_sockets() {
                     Verdict::Drop(reason) => tally.dropped[reason.index()] += 1,
                     verdict => {
                         let length = rendered(&verdict).len();
-                        add(&mut tally.client.tx[family(client.addr)], length);
+                        add(&mut tally.client[0].tx[family(client.addr)], length);
                     }
                 }
                 continue;
             }
         };
-        add(&mut tally.client.rx[family(client.addr)], bytes.len());
+        add(&mut tally.client[0].rx[family(client.addr)], bytes.len());
         match world.client_sends(&client, &bytes) {
             Verdict::ToPeer { payload, .. } => add(&mut tally.peer.tx[0], payload.len()),
             Verdict::Drop(reason) => tally.dropped[reason.index()] += 1,
@@ -93,7 +93,7 @@ fn counters_equal_what_crossed_the_sockets() {
                     verdict => {
                         let Verdict::ToClient { to, .. } = &verdict else { panic!("{verdict:?}") };
                         let length = rendered(&verdict).len();
-                        add(&mut tally.client.tx[family(*to)], length);
+                        add(&mut tally.client[0].tx[family(*to)], length);
                         add(&mut tally.hairpin, payload.len());
                     }
                 }
@@ -102,7 +102,7 @@ fn counters_equal_what_crossed_the_sockets() {
             other => panic!("{other:?}"),
         }
         for Reply { to, bytes } in world.drain() {
-            add(&mut tally.client.tx[family(to)], bytes.len());
+            add(&mut tally.client[0].tx[family(to)], bytes.len());
         }
     }
     assert_eq!(world.relay.snapshot(world.now).traffic, tally);
@@ -155,10 +155,10 @@ fn unsent_packets_move_from_sent_to_dropped() {
     world.relay.unsent_reply(client.addr, reply.bytes.len(), DropReason::SocketBuffer);
 
     let after = world.relay.snapshot(world.now).traffic;
-    assert_eq!((after.client.tx, after.peer.tx), (before.client.tx, before.peer.tx));
-    let mut received = before.client.rx;
+    assert_eq!((after.client[0].tx, after.peer.tx), (before.client[0].tx, before.peer.tx));
+    let mut received = before.client[0].rx;
     received[0].merge(count(2, 9 + 20));
-    assert_eq!(after.client.rx, received, "what was received stays received");
+    assert_eq!(after.client[0].rx, received, "what was received stays received");
     let dropped =
         |reason: DropReason| after.dropped[reason.index()] - before.dropped[reason.index()];
     assert_eq!((dropped(DropReason::SendError), dropped(DropReason::SocketBuffer)), (1, 3));

@@ -213,7 +213,8 @@ fn walk(seed: u64) -> Walk {
     walk.world.tick();
     let after = walk.world.relay.snapshot(walk.world.now);
     assert_eq!((after.allocations, after.permissions, after.channels), (0, 0, 0), "walk({seed})");
-    assert_eq!(after.allocations_opened, after.allocations_closed.iter().sum(), "walk({seed})");
+    let opened: u64 = after.allocations_opened.iter().sum();
+    assert_eq!(opened, after.allocations_closed.iter().sum(), "walk({seed})");
     assert_eq!(walk.world.closed.len(), walk.world.opened.len(), "walk({seed}): I-6");
     walk
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use relay_proto::attribute as attr;
 use relay_proto::stun::{Class, Message};
-use relay_proto::{ClientAddr, Verdict};
+use relay_proto::{ClientAddr, Transport, Verdict};
 
 /// Every code that this server may send (RFC 8656 §19, RFC 8489 §18.3).
 const CODES: [u16; 13] = [300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
@@ -62,11 +62,21 @@ pub fn peer(last: u8, port: u16) -> SocketAddr {
 }
 
 pub fn client_addr(port: u16) -> ClientAddr {
-    ClientAddr { remote: ([192, 0, 2, 1], port).into(), local: None, listener: 0 }
+    ClientAddr {
+        remote: ([192, 0, 2, 1], port).into(),
+        local: None,
+        listener: 0,
+        transport: Transport::Udp,
+    }
 }
 
 pub fn client_addr_v6(port: u16) -> ClientAddr {
-    ClientAddr { remote: SocketAddr::new(ip("2001:db8:2::1"), port), local: None, listener: 0 }
+    ClientAddr {
+        remote: SocketAddr::new(ip("2001:db8:2::1"), port),
+        local: None,
+        listener: 0,
+        transport: Transport::Udp,
+    }
 }
 
 /// ChannelData as on UDP, without padding.

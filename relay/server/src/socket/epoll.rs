@@ -4,6 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// Most sockets that one wait reports.
 const EVENTS_MAX: usize = 256;
 
@@ -48,6 +51,16 @@ impl Epoll {
         };
         // A signal ends the wait early, which is as good as a timeout.
         usize::try_from(count).unwrap_or(0)
+    }
+
+    /// The set as tokio sees it: readable when anything in it is. Call inside a runtime.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let own = self.fd.try_clone()?;
+        // SAFETY: an owned descriptor stays open, and stays the same, until it is dropped.
+        unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(Into::into)
     }
 
     /// One of the tokens that the last wait reported.

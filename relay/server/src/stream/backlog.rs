@@ -1,0 +1,188 @@
+//! What waits to be written to a stream's client: bounded, and the oldest media goes first.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use relay_proto::relay::Relay;
+use relay_proto::{AllocationId, ClientAddr, DropReason};
+
+use crate::edge::Forward;
+
+/// Most bytes of media that wait for one client: half a second of 4 Mbit/s.
+pub const BACKLOG_LEN_MAX: usize = 256 << 10;
+/// Room for replies beside it, so that media never pushes one out, in bytes.
+const REPLIES_LEN_MAX: usize = 16 << 10;
+/// Most messages of one write.
+const WRITE_MESSAGES_MAX: usize = 64;
+
+/// Messages in the order of their arrival. The first may have been written in part.
+#[derive(Default)]
+pub struct Backlog {
+    messages: VecDeque<Message>,
+    /// Bytes of all messages, whether or not they were written.
+    length: usize,
+    /// Bytes of the first message that were written.
+    written: usize,
+}
+
+struct Message {
+    bytes: Box<[u8]>,
+    /// `None` for a reply.
+    media: Option<Media>,
+}
+
+/// A payload as the relay has counted it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Media {
+    via: AllocationId,
+    to: ClientAddr,
+    framing: usize,
+    payload: usize,
+}
+
+impl Media {
+    /// Tells the relay that it was dropped after all.
+    pub fn take_back(self, relay: &mut Relay, reason: DropReason) {
+        relay.unsent_to_client(self.via, self.to, self.framing, self.payload, reason);
+    }
+}
+
+impl Backlog {
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Adds a payload. Older ones make room for it, and `dropped` hears of each.
+    pub fn push(&mut self, forward: &Forward<'_>, mut dropped: impl FnMut(Media)) {
+        let Forward { via, to, parts } = *forward;
+        let [head, payload, pad] = parts;
+        let bytes = parts.concat().into_boxed_slice();
+        while self.length + bytes.len() > BACKLOG_LEN_MAX {
+            match self.drop_oldest() {
+                Some(media) => dropped(media),
+                None => break,
+            }
+        }
+        let framing = head.len() + pad.len();
+        let media = Some(Media { via, to, framing, payload: payload.len() });
+        self.add(Message { bytes, media });
+    }
+
+    /// Adds a reply; `false` if the client has left too many unread.
+    pub fn push_reply(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.length + bytes.len() <= BACKLOG_LEN_MAX + REPLIES_LEN_MAX;
+        if fits {
+            self.add(Message { bytes: bytes.into(), media: None });
+        }
+        fits
+    }
+
+    /// The bytes to be written next, in as many pieces as there are messages.
+    pub fn pieces(&self) -> Vec<IoSlice<'_>> {
+        let messages = self.messages.iter().take(WRITE_MESSAGES_MAX);
+        let skip = std::iter::once(self.written).chain(std::iter::repeat(0));
+        messages.zip(skip).map(|(message, skip)| IoSlice::new(&message.bytes[skip..])).collect()
+    }
+
+    /// The first `count` bytes were written.
+    pub fn wrote(&mut self, count: usize) {
+        self.written += count;
+        while let Some(first) = self.messages.front() {
+            let length = first.bytes.len();
+            if self.written < length {
+                return;
+            }
+            self.written -= length;
+            self.length -= length;
+            self.messages.pop_front();
+        }
+    }
+
+    /// Everything that was not written in whole, when the stream is at its end.
+    pub fn into_unwritten(self) -> impl Iterator<Item = Media> {
+        self.messages.into_iter().filter_map(|message| message.media)
+    }
+
+    fn add(&mut self, message: Message) {
+        self.length += message.bytes.len();
+        self.messages.push_back(message);
+    }
+
+    /// Removes the oldest payload of which nothing was written: a message that was begun must be
+    /// ended, or the client loses the framing.
+    fn drop_oldest(&mut self) -> Option<Media> {
+        let begun = usize::from(self.written > 0);
+        let at = (begun..self.messages.len()).find(|at| self.messages[*at].media.is_some())?;
+        let message = self.messages.remove(at)?;
+        self.length -= message.bytes.len();
+        message.media
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_proto::Transport;
+
+    use super::*;
+
+    fn push(backlog: &mut Backlog, payload: &[u8]) -> Vec<usize> {
+        let to = ClientAddr {
+            remote: ([192, 0, 2, 1], 1).into(),
+            local: None,
+            listener: 0,
+            transport: Transport::Tcp,
+        };
+        let via = AllocationId::from_token(1);
+        let mut dropped = Vec::new();
+        let forward = Forward { via, to, parts: [b"head", payload, b"\0"] };
+        backlog.push(&forward, |media| dropped.push(media.payload));
+        dropped
+    }
+
+    fn bytes(backlog: &Backlog) -> Vec<u8> {
+        backlog.pieces().iter().flat_map(|piece| piece.to_vec()).collect()
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_however_they_are_written() {
+        let mut backlog = Backlog::default();
+        assert!(push(&mut backlog, b"one").is_empty());
+        assert!(backlog.push_reply(b"reply"));
+        assert_eq!(bytes(&backlog), b"headone\0reply");
+        backlog.wrote(5);
+        assert_eq!(bytes(&backlog), b"ne\0reply");
+        backlog.wrote(4);
+        assert_eq!(bytes(&backlog), b"eply");
+        backlog.wrote(4);
+        assert!(backlog.is_empty());
+        assert_eq!(backlog.length, 0);
+    }
+
+    #[test]
+    fn the_oldest_media_makes_room_but_neither_replies_nor_what_was_begun() {
+        let mut backlog = Backlog::default();
+        let quarter = vec![1; BACKLOG_LEN_MAX / 4 - 5];
+        assert!(backlog.push_reply(b"reply"));
+        assert!(push(&mut backlog, &quarter[5..]).is_empty());
+        for _ in 1..4 {
+            assert!(push(&mut backlog, &quarter).is_empty());
+        }
+        assert_eq!(push(&mut backlog, b"new"), [quarter.len() - 5]);
+        assert_eq!(backlog.messages.len(), 5);
+        // The reply is out, and the next message is begun.
+        backlog.wrote(6);
+        assert_eq!(push(&mut backlog, &quarter), [quarter.len()]);
+        assert_eq!(backlog.messages[0].bytes.len(), quarter.len() + 5);
+        assert!(bytes(&backlog).starts_with(b"ead"));
+    }
+
+    #[test]
+    fn replies_have_room_of_their_own_and_an_end() {
+        let mut backlog = Backlog::default();
+        push(&mut backlog, &vec![1; BACKLOG_LEN_MAX - 5]);
+        let replies = (0..1_000).take_while(|_| backlog.push_reply(&[0; 100])).count();
+        assert_eq!(replies, REPLIES_LEN_MAX / 100);
+        assert_eq!(backlog.into_unwritten().count(), 1, "replies are no media");
+    }
+}

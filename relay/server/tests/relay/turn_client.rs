@@ -1,0 +1,169 @@
+//! A TURN client on a real socket, of either transport.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+
+use relay_proto::attribute as attr;
+use relay_proto::credential::{LongTermKey, long_term_key};
+use relay_proto::framing::{Trust, split_first};
+use relay_proto::stun::{Class, Message, Method, Writer};
+
+use crate::PATIENCE;
+
+/// The static user of these tests, as on the command line.
+pub const USER: &str = "ana:a-long-password";
+
+/// A socket towards the relay.
+enum Socket {
+    Udp(UdpSocket),
+    Tcp { stream: TcpStream, held: Vec<u8> },
+}
+
+pub struct TurnClient {
+    socket: Socket,
+    key: LongTermKey,
+    nonce: Vec<u8>,
+    sent: u8,
+}
+
+impl TurnClient {
+    pub fn over_udp(to: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        socket.connect(to).expect("connected");
+        Self::new(Socket::Udp(socket))
+    }
+
+    pub fn over_tcp(to: SocketAddr) -> Self {
+        Self::on(TcpStream::connect(to).expect("connected"))
+    }
+
+    pub fn on(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self::new(Socket::Tcp { stream, held: Vec::new() })
+    }
+
+    fn new(socket: Socket) -> Self {
+        let (name, password) = USER.split_once(':').expect("name and password");
+        let key = long_term_key(name, "castling", password);
+        Self { socket, key, nonce: Vec::new(), sent: 0 }
+    }
+
+    /// Allocates, and says which relayed address it got.
+    pub fn allocate(&mut self) -> SocketAddr {
+        let transport = |w: Writer<'_>| finish(w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
+        let challenge = self.message(Method::Allocate, Class::Request, transport);
+        let challenge = self.ask(&challenge);
+        let challenge = Message::parse(&challenge).expect("STUN");
+        self.nonce = challenge.attribute(attr::NONCE).expect("nonce").to_vec();
+        let request =
+            self.request(Method::Allocate, |w| w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
+        let granted = self.ask(&request);
+        let granted = Message::parse(&granted).expect("STUN");
+        assert_eq!(granted.class, Class::Success);
+        let relayed = granted.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
+        granted.unxor(relayed).expect("address")
+    }
+
+    pub fn bind(&mut self, number: u16, peer: SocketAddr) {
+        let request = self.bind_request(number, peer);
+        assert!(is_success(&self.ask(&request)));
+    }
+
+    pub fn bind_request(&mut self, number: u16, peer: SocketAddr) -> Vec<u8> {
+        self.request(Method::ChannelBind, |w| {
+            let [high, low] = number.to_be_bytes();
+            w.attribute(attr::CHANNEL_NUMBER, &[high, low, 0, 0])
+                .xor_address(attr::XOR_PEER_ADDRESS, peer)
+        })
+    }
+
+    /// A request with the client's credentials.
+    pub fn request(
+        &mut self,
+        method: Method,
+        fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Vec<u8> {
+        let (key, nonce) = (self.key, self.nonce.clone());
+        let (name, _) = USER.split_once(':').expect("name and password");
+        self.message(method, Class::Request, |w| {
+            let w = fill(w).attribute(attr::USERNAME, name.as_bytes());
+            let w = w.attribute(attr::REALM, b"castling").attribute(attr::NONCE, &nonce);
+            finish(w.integrity(&key));
+        })
+    }
+
+    pub fn binding(&mut self) -> Vec<u8> {
+        self.message(Method::Binding, Class::Request, finish)
+    }
+
+    fn message(&mut self, method: Method, class: Class, fill: impl FnOnce(Writer<'_>)) -> Vec<u8> {
+        self.sent += 1;
+        let mut bytes = Vec::new();
+        fill(Writer::new(&mut bytes, method, class, [self.sent; 12]));
+        bytes
+    }
+
+    fn ask(&mut self, request: &[u8]) -> Vec<u8> {
+        self.send(request);
+        self.next().expect("answered")
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        match &mut self.socket {
+            Socket::Udp(socket) => assert_eq!(socket.send(bytes).expect("sent"), bytes.len()),
+            Socket::Tcp { stream, .. } => stream.write_all(bytes).expect("sent"),
+        }
+    }
+
+    /// The next message with its padding; `None` at the end of the stream.
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 65_536];
+        let (stream, held) = match &mut self.socket {
+            Socket::Udp(socket) => {
+                let length = socket.recv(&mut buffer).expect("received");
+                return Some(buffer[..length].to_vec());
+            }
+            Socket::Tcp { stream, held } => (stream, held),
+        };
+        loop {
+            if let Some((message, rest)) = split_first(held, Trust::Client).expect("framed") {
+                let (message, rest) = (message.to_vec(), rest.to_vec());
+                *held = rest;
+                return Some(message);
+            }
+            match stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => held.extend_from_slice(&buffer[..length]),
+                // What the relay did not read when it closed resets the stream.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end(&self) {
+        let Socket::Tcp { stream, .. } = &self.socket else { panic!("datagrams have no end") };
+        stream.shutdown(Shutdown::Write).expect("ended");
+    }
+}
+
+const UDP: [u8; 4] = [attr::TRANSPORT_UDP, 0, 0, 0];
+
+fn finish(writer: Writer<'_>) {
+    writer.finish();
+}
+
+pub fn is_success(bytes: &[u8]) -> bool {
+    Message::parse(bytes).expect("STUN").class == Class::Success
+}
+
+/// ChannelData, padded for a stream.
+pub fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("a datagram");
+    let mut bytes = [&number.to_be_bytes(), &length.to_be_bytes(), payload].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
