@@ -12,13 +12,12 @@
 //! counters is a packet of the wire and no ARP disturbs exact sums.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, getpid};
 
-use crate::namespace::{Namespace, run};
-use crate::{Failure, Outcome};
+use crate::Outcome;
+use crate::namespace::{Namespace, remove, remove_leftovers};
 
 /// Where the programs under test live.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -65,7 +64,7 @@ impl Lab {
     pub fn build(networks: &[Network]) -> Outcome<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         assert!(networks.len() <= CLIENTS_MAX, "at most {CLIENTS_MAX} clients");
-        remove_leftovers()?;
+        remove_leftovers(PREFIX)?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{serial}", getpid());
         let mut lab = Self { prefix, made: Vec::new(), clients: Vec::new() };
@@ -267,24 +266,6 @@ fn plain_packets(namespace: &Namespace, device: &str) -> Outcome<()> {
         args.extend([feature, "off"]);
     }
     namespace.run("ethtool", &args).map(drop)
-}
-
-fn remove_leftovers() -> Outcome<()> {
-    let list = run(Command::new("ip").args(["netns", "list"]), "")?;
-    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let owner = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
-            remove(name)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove(name: &str) -> Outcome<()> {
-    run(Command::new("ip").args(["netns", "delete", name]), "")
-        .map(drop)
-        .map_err(|error| Failure::new(format!("{name} stays behind: {error}")))
 }
 
 fn host(address: Ipv4Addr) -> u8 {

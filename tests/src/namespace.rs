@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +13,33 @@ use crate::{Failure, Outcome};
 
 /// How long a socket of a synthetic client waits for a datagram before the test fails.
 const RECEIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// Removes a namespace and everything in it.
+///
+/// # Errors
+/// The kernel keeps it.
+pub fn remove(name: &str) -> Outcome<()> {
+    run(Command::new("ip").args(["netns", "delete", name]), "")
+        .map(drop)
+        .map_err(|error| Failure::new(format!("{name} stays behind: {error}")))
+}
+
+/// Removes what processes that are gone have left: namespaces named `prefix`, then the process's
+/// number.
+///
+/// # Errors
+/// The kernel keeps one.
+pub fn remove_leftovers(prefix: &str) -> Outcome<()> {
+    let list = run(Command::new("ip").args(["netns", "list"]), "")?;
+    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
+        let Some(rest) = name.strip_prefix(prefix) else { continue };
+        let owner = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            remove(name)?;
+        }
+    }
+    Ok(())
+}
 
 /// A named network namespace. Dropping the value leaves it in place: the laboratory removes it.
 #[derive(Clone, Debug)]

@@ -1,13 +1,11 @@
 //! Two namespaces with one cable between them, and a core for each.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::Command;
 
 use nix::unistd::{Uid, getpid};
 
 use super::cpu::{self, GENERATOR_CORE, RELAY_CORE};
-use crate::namespace::{Namespace, run};
+use crate::namespace::{Namespace, remove, remove_leftovers};
 use crate::process::installed;
 use crate::report::say;
 use crate::{Failure, Outcome};
@@ -49,7 +47,7 @@ impl Field {
     /// A tool or a right is missing, in words, or whatever the kernel refuses.
     pub fn build(realtime: bool) -> Outcome<Self> {
         require()?;
-        remove_leftovers()?;
+        remove_leftovers(PREFIX)?;
         let pid = getpid();
         let relay = Namespace::create(&format!("{PREFIX}{pid}-relay"))?;
         let generator = Namespace::create(&format!("{PREFIX}{pid}-generator"));
@@ -168,21 +166,4 @@ fn require() -> Outcome<()> {
         }
         None => Ok(()),
     }
-}
-
-fn remove_leftovers() -> Outcome<()> {
-    let list = run(Command::new("ip").args(["netns", "list"]), "")?;
-    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            remove(name)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove(name: &str) -> Outcome<()> {
-    run(Command::new("ip").args(["netns", "delete", name]), "")
-        .map(drop)
-        .map_err(|error| Failure::new(format!("{name} stays behind: {error}")))
 }
