@@ -1,6 +1,6 @@
 //! Which request goes where.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use castling_relay::admin::names_loopback;
 use relay_proto::policy::Cidr;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -62,7 +63,9 @@ pub fn public(site: Arc<Site>) -> Router {
 pub fn admin(hub: Arc<Hub>, at: SocketAddr, token: Option<String>) -> Router {
     let token = token.map(Sha256::digest);
     let metrics = move |State(hub): State<Arc<Hub>>, headers: HeaderMap| async move {
-        if at.ip().is_loopback() && !names_loopback(&headers) {
+        // A foreign page can make its own name mean loopback, but then `Host` tells the name.
+        let is_ours = visitor::host(&headers).is_some_and(names_loopback);
+        if at.ip().is_loopback() && !is_ours {
             return refuse(StatusCode::FORBIDDEN, "Only pages of this machine may look here.");
         }
         // Digests are compared, so the time tells nothing about the token.
@@ -150,14 +153,6 @@ async fn healthy() -> &'static str {
 /// An answer with one sentence for whoever reads it.
 pub(crate) fn refuse(status: StatusCode, text: &str) -> Response<Body> {
     (status, Json(json!({ "error": text }))).into_response()
-}
-
-/// A foreign page can make its own name mean a loopback address, but then `Host` tells the name.
-fn names_loopback(headers: &HeaderMap) -> bool {
-    let Some(name) = visitor::host(headers).map(visitor::without_port) else { return false };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -163,14 +163,7 @@ impl Site {
         if !self.loopback {
             return true;
         }
-        let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
-            return false;
-        };
-        let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-        });
-        let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+        headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(names_loopback)
     }
 
     fn is_authorised(&self, headers: &HeaderMap) -> bool {
@@ -179,6 +172,16 @@ impl Site {
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         given.as_bytes().ct_eq(token.as_bytes()).into()
     }
+}
+
+/// Whether a `Host`, with or without a port, is this machine's own name or a loopback address.
+#[must_use]
+pub fn names_loopback(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
