@@ -16,7 +16,7 @@ const CHANNEL: u16 = 0x4000;
 /// A relay whose clients and peers are on loopback, with one thread for datagrams, so that UDP and
 /// TCP are always served by different ones.
 fn relay(state: &TempDir) -> Running {
-    let flags = ["--user", USER, "--allow-peer", "127.0.0.1/32", "--workers", "1"];
+    let flags = ["--user", USER, "--allow-peer", "127.0.0.2/32", "--workers", "1"];
     Running::start(state.path(), &flags)
 }
 
@@ -24,8 +24,10 @@ fn state() -> TempDir {
     TempDir::new().expect("directory")
 }
 
+/// A peer whose address is not the relay's: there, a port of the relay's range is only reached
+/// in process, and the kernel may choose one.
 fn peer() -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    let socket = UdpSocket::bind("127.0.0.2:0").expect("bound");
     socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let address = socket.local_addr().expect("address");
     (socket, address)
