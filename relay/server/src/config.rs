@@ -119,6 +119,12 @@ pub const FLAGS: &[Flag] = &[
         None,
         "Accept channel numbers up to 0x7FFF, from clients older than RFC 8656",
     ),
+    Flag::new(
+        "preserve-dscp",
+        Kind::Switch,
+        None,
+        "Copy the DSCP of IP headers, which marks urgent packets, to peers and clients",
+    ),
     Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
     Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
     Flag::new(
@@ -168,6 +174,8 @@ pub struct Config {
     pub expiry_mode: ExpiryMode,
     /// Accept the channel numbers of RFC 5766.
     pub rfc5766_channels: bool,
+    /// Copy the DSCP towards peers and clients.
+    pub preserve_dscp: bool,
     /// Packet threads.
     pub workers: usize,
     /// HTTP for metrics and health.
@@ -237,6 +245,7 @@ impl Config {
             session_s_max: session_s_max(settings)?,
             expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
+            preserve_dscp: settings.switch("preserve-dscp")?,
             workers,
             admin,
             admin_token,
