@@ -76,7 +76,13 @@ impl Relay {
     }
 
     /// The port that an allocation waits for cannot be had.
+    ///
+    /// If it is for the user's quota, a silent allocation of the user gives way to it, once: then
+    /// the port is asked for again, behind the effect that closes the other.
     pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        if why == PortFailure::Quota && self.replace_silent(id) {
+            return;
+        }
         let Some(allocation) = self.table.remove(id) else { return };
         let code = match why {
             PortFailure::Quota => 486,
@@ -156,7 +162,10 @@ impl Relay {
             }
             // Before its success there is an allocation for nobody but its retransmission.
             Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
-            Some((id, _)) => Some(id),
+            Some((id, it)) => {
+                it.heard_s = now.second();
+                Some(id)
+            }
             None => None,
         };
         match (method, id) {
@@ -307,6 +316,7 @@ impl Relay {
         let limits = Limits {
             permissions_max: self.settings.permissions_max,
             channels_max: self.settings.channels_max,
+            strict_channels: self.settings.strict_channels,
         };
         let any_port = policy.any_port(peer.ip());
         allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;

@@ -14,7 +14,9 @@ use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
 use crate::channel_data;
 use crate::limit::Limit;
 use crate::policy::{Judgement, PeerPolicy};
+use crate::replace::Searches;
 use crate::request::{PortWish, check_understood};
+use crate::shape::Rate;
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
 use crate::traffic::{Count, DropReason, Traffic};
@@ -43,6 +45,11 @@ pub struct Settings {
     pub session_s_max: Option<u32>,
     /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
+    /// A channel passes only while its peer has a permission too, and neither its number nor its
+    /// peer can be bound to another for five minutes after it (RFC 8656 §12).
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself; `None` is without limit.
+    pub rate_max: Option<Rate>,
 }
 
 /// Entropy, handed in by whoever has some.
@@ -205,11 +212,13 @@ pub enum Closed {
     Released,
     /// The client's stream ended (RFC 8656 §5).
     Disconnected,
+    /// Its silent client's user needed the place for another.
+    Replaced,
 }
 
 impl Closed {
     /// Every reason, in the order of a table by reason.
-    pub const ALL: [Self; 3] = [Self::Expired, Self::Released, Self::Disconnected];
+    pub const ALL: [Self; 4] = [Self::Expired, Self::Released, Self::Disconnected, Self::Replaced];
 
     /// The label in `relay_allocations_closed_total{reason}`.
     #[must_use]
@@ -218,6 +227,7 @@ impl Closed {
             Self::Expired => "expired",
             Self::Released => "released",
             Self::Disconnected => "disconnected",
+            Self::Replaced => "replaced",
         }
     }
 }
@@ -264,7 +274,9 @@ pub struct Relay {
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
     /// The effect that the edge is looking at.
-    current: Option<Queued>,
+    pub(crate) current: Option<Queued>,
+    /// Searches for allocations that give way.
+    pub(crate) searches: Searches,
     /// Reply buffers to be used again.
     pub(crate) buffers: Vec<Vec<u8>>,
     /// Counters; gauges are filled in by [`Relay::snapshot`].
@@ -294,6 +306,7 @@ impl Relay {
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
+            searches: Searches::default(),
             buffers: Vec::new(),
             counters: Snapshot::default(),
         }
@@ -474,7 +487,7 @@ impl Relay {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let mut all = self.counters.clone();
         all.allocations = self.table.len() as u64;
-        for allocation in self.table.iter().filter(|allocation| allocation.is_live(now)) {
+        for (_, allocation) in self.table.iter().filter(|(_, it)| it.is_live(now)) {
             let (permissions, channels) = allocation.live_counts(now);
             all.permissions += permissions as u64;
             all.channels += channels as u64;
@@ -545,8 +558,12 @@ impl Relay {
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
+        allocation.heard_s = now.second();
+        let strict = self.settings.strict_channels;
         let refused = if !allocation.is_live(now) {
             DropReason::Expired
+        } else if strict && !allocation.channel_is_permitted(now, number) {
+            DropReason::NoPermission
         } else {
             match allocation.channel(number) {
                 Some(channel) if channel.is_live(now) => {
@@ -554,7 +571,7 @@ impl Relay {
                         channel.flow.saw(now, Direction::ToPeer);
                     }
                     let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                    return self.forward_to_peer(via, peer, relay, payload);
+                    return self.forward_to_peer(now, via, peer, relay, payload);
                 }
                 Some(_) => DropReason::Expired,
                 None => DropReason::NoChannel,
@@ -581,12 +598,13 @@ impl Relay {
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
+        allocation.heard_s = now.second();
         match may_send(&self.settings.policy, allocation, now, peer) {
             Ok(relay) => {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
                 }
-                self.forward_to_peer(via, peer, relay, payload)
+                self.forward_to_peer(now, via, peer, relay, payload)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -599,6 +617,7 @@ impl Relay {
     /// Counts a payload that may go to its peer.
     fn forward_to_peer<'b>(
         &mut self,
+        now: Now,
         via: AllocationId,
         peer: SocketAddr,
         relay: Option<RelayAddr>,
@@ -608,6 +627,10 @@ impl Relay {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_client.add(payload.len());
+        if !allocation.may_pass(now, Direction::ToPeer, self.settings.rate_max, payload.len()) {
+            allocation.carried.to_peers_dropped.add(payload.len());
+            return self.refuse(DropReason::Shaped);
+        }
         if let Some((to, from)) = relay.zip(allocation.relayed) {
             allocation.carried.to_relay.add(payload.len());
             return Verdict::Hairpin { via, from, to, payload };
@@ -631,7 +654,13 @@ impl Relay {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_peers.add(payload.len());
-        match framing(allocation, now, peer, relay, payload, id) {
+        let (strict, rate) = (self.settings.strict_channels, self.settings.rate_max);
+        let framed =
+            framing(allocation, now, peer, relay, payload, id, strict).and_then(|framed| {
+                let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
+                passes.then_some(framed).ok_or(DropReason::Shaped)
+            });
+        match framed {
             Ok((head, pad)) => {
                 allocation.carried.to_client.add(payload.len());
                 let to = allocation.client;
@@ -698,13 +727,15 @@ fn framing(
     relay: Option<RelayAddr>,
     payload: &[u8],
     id: stun::TransactionId,
+    strict: bool,
 ) -> Result<(Head, u8), DropReason> {
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
     let is_media = !stun::looks_like_stun(payload);
     let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
-    if let Some(channel) = allocation.channel_of(now, peer) {
+    let is_permitted = !strict || allocation.permission(now, peer.ip()).is_some();
+    if let Some(channel) = allocation.channel_of(now, peer).filter(|_| is_permitted) {
         if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
             return Err(DropReason::TooBig);
         }
