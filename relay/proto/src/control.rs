@@ -194,7 +194,7 @@ impl Relay {
             (None, None, Some(_)) => PortWish::Even,
             (None, None, None) => PortWish::Any,
         };
-        let user = user_of(&proven.username).to_owned();
+        let username = proven.username.to_string();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
@@ -204,7 +204,7 @@ impl Relay {
             allocation.granted_s = allocation.extend(now, lifetime_s);
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client: from });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
 use crate::channel_data;
 use crate::limit::Limit;
 use crate::policy::{Judgement, PeerPolicy};
@@ -173,6 +173,8 @@ pub enum Effect<'r> {
         wish: PortWish,
         /// Whose quota it counts against.
         user: &'r str,
+        /// The credential's whole user name.
+        username: &'r str,
         /// Where the user asks from.
         client: ClientAddr,
     },
@@ -286,9 +288,20 @@ pub struct Relay {
 /// An effect as it waits.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    Reply { to: ClientAddr, bytes: Vec<u8> },
-    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String, client: ClientAddr },
-    ClosePort { id: AllocationId },
+    Reply {
+        to: ClientAddr,
+        bytes: Vec<u8>,
+    },
+    OpenPort {
+        id: AllocationId,
+        family: Family,
+        wish: PortWish,
+        username: String,
+        client: ClientAddr,
+    },
+    ClosePort {
+        id: AllocationId,
+    },
 }
 
 impl Relay {
@@ -310,6 +323,13 @@ impl Relay {
             buffers: Vec::new(),
             counters: Snapshot::default(),
         }
+    }
+
+    /// One more worker of the same server: replies to unverified sources are one budget.
+    #[must_use]
+    pub fn beside(mut self, other: &Self) -> Self {
+        self.limit = other.limit.clone();
+        self
     }
 
     /// A datagram on a listener (RFC 8656 §11.2, §12.6; requests: RFC 8489 §6.3).
@@ -454,9 +474,14 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, user, client } => {
-                Effect::OpenPort { id: *id, family: *family, wish: *wish, user, client: *client }
-            }
+            Queued::OpenPort { id, family, wish, username, client } => Effect::OpenPort {
+                id: *id,
+                family: *family,
+                wish: *wish,
+                user: user_of(username),
+                username,
+                client: *client,
+            },
             Queued::ClosePort { id } => Effect::ClosePort { id: *id },
         })
     }

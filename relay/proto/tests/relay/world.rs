@@ -332,7 +332,7 @@ impl World {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                Some(Effect::OpenPort { id, family, wish, user, client, .. }) => {
                     Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
                 }
             };
