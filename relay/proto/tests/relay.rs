@@ -11,6 +11,7 @@ mod relay {
     mod framing;
     mod hairpin;
     mod model;
+    mod operator;
     mod oracle;
     mod permission;
     mod properties;

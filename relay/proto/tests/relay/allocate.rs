@@ -326,5 +326,5 @@ fn allocation_that_waits_too_long_is_forgotten() {
     assert_eq!(world.drain(), []);
     assert_eq!(world.closed, [id]);
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations_opened, after.allocations_closed), ([0, 0], [0, 0, 0]));
+    assert_eq!((after.allocations_opened, after.allocations_closed), ([0, 0], [0, 0, 0, 0]));
 }
