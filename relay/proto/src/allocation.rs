@@ -7,6 +7,7 @@ use crate::address::{ChannelNumber, ClientAddr, Family, RelayAddr};
 use crate::attribute::ReservationToken;
 use crate::auth::Owner;
 use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
+use crate::shape::{Rate, Used};
 use crate::standing::{Judged, Reach, Rules, Standing};
 use crate::stun::TransactionId;
 use crate::traffic::{Carried, DropReason};
@@ -15,8 +16,13 @@ use crate::traffic::{Carried, DropReason};
 pub const PERMISSION_LIFETIME_MS: u64 = 300_000;
 /// How long a channel lasts (RFC 8656 §12).
 pub const CHANNEL_LIFETIME_MS: u64 = 600_000;
+/// How long after its end a channel's number and peer stay each other's, if channels are strict
+/// (RFC 8656 §12).
+pub const CHANNEL_QUARANTINE_MS: u64 = 300_000;
 /// How long after the last payload a link still counts as carrying.
 pub const CARRYING_S: u32 = 10;
+/// Most channels that are kept, with those that wait for the end of their quarantine.
+const CHANNELS_KEPT_MAX: usize = 256;
 /// How many peers without a channel are told apart when links are counted.
 const FLOWS: usize = 4;
 
@@ -25,6 +31,7 @@ const FLOWS: usize = 4;
 pub(crate) struct Limits {
     pub permissions_max: usize,
     pub channels_max: usize,
+    pub strict_channels: bool,
 }
 
 /// One relayed port and all that hangs on it (RFC 8656 §3.2).
@@ -49,8 +56,14 @@ pub(crate) struct Allocation {
     pub granted_s: u32,
     /// Names the next port, if it was reserved.
     pub reserved: Option<ReservationToken>,
+    /// When its client was last heard of, in seconds of the monotonic clock.
+    pub heard_s: u32,
+    /// Another allocation of its user has given way to it already.
+    pub has_replaced: bool,
     /// What it carried.
     pub carried: Carried,
+    /// What it used of its bit rate, by [`Direction`].
+    used: [Used; 2],
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     flows: [Option<Flow>; FLOWS],
@@ -148,7 +161,10 @@ impl Allocation {
             transaction_id,
             granted_s,
             reserved,
+            heard_s: now.second(),
+            has_replaced: false,
             carried: Carried::default(),
+            used: [Used::default(); 2],
             permissions: Vec::new(),
             channels: Vec::new(),
             flows: [None; FLOWS],
@@ -198,6 +214,11 @@ impl Allocation {
         Ok(())
     }
 
+    /// Whether the address has a live permission, whatever the policy of now says of it.
+    pub fn is_permitted(&self, now: Now, ip: IpAddr) -> bool {
+        self.permissions.iter().any(|it| it.ip == ip && now.mono_ms < it.expires_ms)
+    }
+
     /// How far the live permission for this address reaches under the policy of now.
     pub fn permission(
         &mut self,
@@ -219,14 +240,17 @@ impl Allocation {
         rules: Rules<'_>,
         limits: Limits,
     ) -> Result<(), Invalid> {
-        self.channels.retain(|channel| channel.is_live(now));
+        let kept_ms = if limits.strict_channels { CHANNEL_QUARANTINE_MS } else { 0 };
+        self.channels.retain(|channel| now.mono_ms < channel.expires_ms + kept_ms);
         let is_pair = |it: &Channel| it.number == number && it.flow.peer == flow.peer;
         let is_half = |it: &Channel| it.number == number || it.flow.peer == flow.peer;
         let bound = self.channels.iter().position(is_pair);
         if bound.is_none() && self.channels.iter().any(is_half) {
             return Err(BAD_REQUEST);
         }
-        if bound.is_none() && self.channels.len() >= limits.channels_max {
+        let live = self.channels.iter().filter(|channel| channel.is_live(now)).count();
+        let is_more = bound.is_none_or(|at| !self.channels[at].is_live(now));
+        if is_more && (live >= limits.channels_max || self.channels.len() >= CHANNELS_KEPT_MAX) {
             return Err(NO_CAPACITY);
         }
         self.permit(now, &[flow.peer.ip()], rules, limits.permissions_max)?;
@@ -251,6 +275,28 @@ impl Allocation {
     /// The live channel of this peer.
     pub fn channel_of(&mut self, now: Now, peer: SocketAddr) -> Option<&mut Channel> {
         self.channels.iter_mut().find(|it| it.flow.peer == peer && it.is_live(now))
+    }
+
+    /// Whether the peer of this number has a permission, or there is no such number.
+    pub fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
+        let bound = self.channels.iter().find(|channel| channel.number == number);
+        bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
+    }
+
+    /// Whether so many bytes of payload are within the allocation's rate; if so, they are charged.
+    pub fn may_pass(
+        &mut self,
+        now: Now,
+        direction: Direction,
+        rate: Option<Rate>,
+        bytes: usize,
+    ) -> bool {
+        let [to_peer, from_peer] = &mut self.used;
+        let used = match direction {
+            Direction::ToPeer => to_peer,
+            Direction::FromPeer => from_peer,
+        };
+        rate.is_none_or(|rate| used.take(now, rate, bytes))
     }
 
     /// The record of a peer without a channel; the one idle for longest makes room.

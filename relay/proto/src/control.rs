@@ -76,7 +76,13 @@ impl Relay {
     }
 
     /// The port that an allocation waits for cannot be had.
+    ///
+    /// If it is for the user's quota, a silent allocation of the user gives way to it, once: then
+    /// the port is asked for again, behind the effect that closes the other.
     pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        if why == PortFailure::Quota && self.replace_silent(id) {
+            return;
+        }
         let Some(allocation) = self.table.remove(id) else { return };
         let code = match why {
             PortFailure::Quota => 486,
@@ -160,7 +166,10 @@ impl Relay {
             }
             // Before its success there is an allocation for nobody but its retransmission.
             Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
-            Some((id, _)) => Some(id),
+            Some((id, it)) => {
+                it.heard_s = now.second();
+                Some(id)
+            }
             None => None,
         };
         match (method, id) {
@@ -190,7 +199,7 @@ impl Relay {
             (None, None, Some(_)) => PortWish::Even,
             (None, None, None) => PortWish::Any,
         };
-        let user = user_of(&proven.username).to_owned();
+        let username = proven.username.to_string();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
@@ -200,7 +209,7 @@ impl Relay {
             allocation.granted_s = allocation.extend(now, lifetime_s);
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client: from });
         Ok(())
     }
 
@@ -269,7 +278,7 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let peers = request::permission_peers(&proven.request)?;
-        let rules = Rules { policy: &self.settings.policy, generation: self.generation };
+        let rules = Rules::of(&self.settings, self.generation);
         let policy = rules.policy;
         if !peers.iter().all(|peer| policy.permits(*peer)) {
             return Err(FORBIDDEN);
@@ -295,7 +304,7 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let (number, peer) =
             request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
-        let rules = Rules { policy: &self.settings.policy, generation: self.generation };
+        let rules = Rules::of(&self.settings, self.generation);
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
         let peer = rules.policy.canonical(peer);
         let relay = rules.way(peer, allocation.relayed).map_err(|_| FORBIDDEN)?;
@@ -305,6 +314,7 @@ impl Relay {
         let limits = Limits {
             permissions_max: self.settings.permissions_max,
             channels_max: self.settings.channels_max,
+            strict_channels: self.settings.strict_channels,
         };
         allocation.bind(now, number, Flow::new(peer, relay), rules, limits)?;
         let to = allocation.client;

@@ -57,16 +57,13 @@ impl Relay {
     /// From here on no byte goes either way. A full list of revocations gives up the name whose
     /// time ends first ([`crate::revocation::REVOCATIONS_MAX`]).
     pub fn kick(&mut self, now: Now, who: &Who, until: u64) -> Kicked {
-        let meant = self.table.iter().filter(|it| who.means(user_of(&it.owner.username)));
         let expiry = |username: &str| credential::split(username).map_or(0, |(expiry, _)| expiry);
-        let meant = meant.map(|it| (it.client, expiry(&it.owner.username)));
-        let (clients, expiries): (Vec<_>, Vec<_>) = meant.unzip();
-        let until = expiries.into_iter().fold(until, u64::max);
-        for client in &clients {
-            if let Some((id, _)) = self.table.by_client(*client) {
-                self.close(id, Closed::Kicked);
-            }
-        }
+        let meant = self.table.iter().filter(|(_, it)| who.means(user_of(&it.owner.username)));
+        let meant: Vec<_> =
+            meant.map(|(id, it)| (id, it.client, expiry(&it.owner.username))).collect();
+        let until = meant.iter().map(|(.., expires)| *expires).fold(until, u64::max);
+        meant.iter().for_each(|(id, ..)| self.close(*id, Closed::Kicked));
+        let clients = meant.into_iter().map(|(_, client, _)| client).collect();
         self.revoke(now, who, until);
         Kicked { clients, until }
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::RelayAddr;
 use crate::policy::{Judgement, PeerPolicy};
+use crate::relay::Settings;
 use crate::traffic::DropReason;
 
 /// Counts the policies that a relay has had.
@@ -21,14 +22,21 @@ impl Generation {
     }
 }
 
-/// The policy of this moment.
+/// What peers are judged by at this moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'p> {
     pub policy: &'p PeerPolicy,
     pub generation: Generation,
+    /// A channel needs a live permission.
+    pub strict: bool,
 }
 
-impl Rules<'_> {
+impl<'p> Rules<'p> {
+    /// Those of the relay's settings, whose policy is of this generation.
+    pub fn of(settings: &'p Settings, generation: Generation) -> Self {
+        Self { policy: &settings.policy, generation, strict: settings.strict_channels }
+    }
+
     /// Whether a packet or a channel may be for `peer`, and for which allocation of ours if it is
     /// one; `own` is the relayed address of whoever asks, which is no peer of itself.
     pub fn way(

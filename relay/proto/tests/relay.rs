@@ -10,6 +10,7 @@ mod relay {
     mod data;
     mod framing;
     mod hairpin;
+    mod limits;
     mod model;
     mod operator;
     mod oracle;
