@@ -8,8 +8,9 @@ use crate::attribute::ReservationToken;
 use crate::auth::Owner;
 use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
 use crate::shape::{Rate, Used};
+use crate::standing::{Judged, Reach, Rules, Standing};
 use crate::stun::TransactionId;
-use crate::traffic::Carried;
+use crate::traffic::{Carried, DropReason};
 
 /// How long a permission lasts (RFC 8656 §9).
 pub const PERMISSION_LIFETIME_MS: u64 = 300_000;
@@ -73,8 +74,7 @@ pub(crate) struct Allocation {
 pub(crate) struct Permission {
     ip: IpAddr,
     expires_ms: u64,
-    /// The address is nobody's but the peer's, so that its port need not be judged.
-    pub any_port: bool,
+    standing: Standing,
 }
 
 /// A peer with a number (RFC 8656 §12).
@@ -83,11 +83,18 @@ pub(crate) struct Channel {
     pub number: ChannelNumber,
     expires_ms: u64,
     pub flow: Flow,
+    judged: Judged,
 }
 
 impl Channel {
     pub fn is_live(&self, now: Now) -> bool {
         now.mono_ms < self.expires_ms
+    }
+
+    /// Whether the policy of now lets its peer be reached; one that has come to forbid it does
+    /// not end the channel, as the next may allow it again.
+    pub fn is_allowed(&mut self, rules: Rules<'_>) -> bool {
+        self.judged.still_allows(self.flow.peer, &mut self.flow.relay, rules)
     }
 }
 
@@ -177,12 +184,11 @@ impl Allocation {
     }
 
     /// Installs or refreshes permissions for all of `peers`, or none if there is no room.
-    ///
-    /// The flag beside a peer is [`Permission::any_port`].
     pub fn permit(
         &mut self,
         now: Now,
-        peers: &[(IpAddr, bool)],
+        peers: &[IpAddr],
+        rules: Rules<'_>,
         limit: usize,
     ) -> Result<(), Invalid> {
         self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
@@ -190,17 +196,17 @@ impl Allocation {
         let room = limit.saturating_sub(self.permissions.len());
         // Holds at most `room`, however long the request is.
         let mut new: Vec<Permission> = Vec::new();
-        for &(ip, any_port) in peers {
+        for &ip in peers {
             if self.permissions.iter().chain(&new).any(|permission| permission.ip == ip) {
                 continue;
             }
             if new.len() == room {
                 return Err(NO_CAPACITY);
             }
-            new.push(Permission { ip, expires_ms, any_port });
+            new.push(Permission { ip, expires_ms, standing: Standing::of(ip, rules) });
         }
         let known = self.permissions.iter_mut();
-        for permission in known.filter(|it| peers.iter().any(|(ip, _)| *ip == it.ip)) {
+        for permission in known.filter(|it| peers.contains(&it.ip)) {
             permission.expires_ms = expires_ms;
         }
         self.permissions.reserve_exact(new.len());
@@ -208,21 +214,30 @@ impl Allocation {
         Ok(())
     }
 
-    /// The live permission for this address.
-    pub fn permission(&self, now: Now, ip: IpAddr) -> Option<Permission> {
-        let mut live = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
-        live.find(|permission| permission.ip == ip).copied()
+    /// Whether the address has a live permission, whatever the policy of now says of it.
+    pub fn is_permitted(&self, now: Now, ip: IpAddr) -> bool {
+        self.permissions.iter().any(|it| it.ip == ip && now.mono_ms < it.expires_ms)
+    }
+
+    /// How far the live permission for this address reaches under the policy of now.
+    pub fn permission(
+        &mut self,
+        now: Now,
+        ip: IpAddr,
+        rules: Rules<'_>,
+    ) -> Result<Reach, DropReason> {
+        let mut live = self.permissions.iter_mut().filter(|it| now.mono_ms < it.expires_ms);
+        let permission = live.find(|it| it.ip == ip).ok_or(DropReason::NoPermission)?;
+        permission.standing.reach(ip, rules)
     }
 
     /// Binds or refreshes a channel and permits its peer (RFC 8656 §12.2): both or neither.
-    ///
-    /// `any_port` is [`Permission::any_port`] of the peer.
     pub fn bind(
         &mut self,
         now: Now,
         number: ChannelNumber,
         flow: Flow,
-        any_port: bool,
+        rules: Rules<'_>,
         limits: Limits,
     ) -> Result<(), Invalid> {
         let kept_ms = if limits.strict_channels { CHANNEL_QUARANTINE_MS } else { 0 };
@@ -238,14 +253,15 @@ impl Allocation {
         if is_more && (live >= limits.channels_max || self.channels.len() >= CHANNELS_KEPT_MAX) {
             return Err(NO_CAPACITY);
         }
-        self.permit(now, &[(flow.peer.ip(), any_port)], limits.permissions_max)?;
+        self.permit(now, &[flow.peer.ip()], rules, limits.permissions_max)?;
         let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
         match bound.and_then(|at| self.channels.get_mut(at)) {
             Some(channel) => channel.expires_ms = expires_ms,
             None => {
                 self.channels.reserve_exact(1);
                 let flow = self.take_flow(flow.peer).unwrap_or(flow);
-                self.channels.push(Channel { number, expires_ms, flow });
+                let judged = Judged::allowed(rules);
+                self.channels.push(Channel { number, expires_ms, flow, judged });
             }
         }
         Ok(())
@@ -264,7 +280,7 @@ impl Allocation {
     /// Whether the peer of this number has a permission, or there is no such number.
     pub fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
         let bound = self.channels.iter().find(|channel| channel.number == number);
-        bound.is_none_or(|channel| self.permission(now, channel.flow.peer.ip()).is_some())
+        bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
     }
 
     /// Whether so many bytes of payload are within the allocation's rate; if so, they are charged.

@@ -13,10 +13,13 @@ use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
 use crate::channel_data;
 use crate::limit::Limit;
-use crate::policy::{Judgement, PeerPolicy};
+use crate::operator::Alternates;
+use crate::policy::PeerPolicy;
 use crate::replace::Searches;
 use crate::request::{PortWish, check_understood};
+use crate::revocation::Revocations;
 use crate::shape::Rate;
+use crate::standing::{Generation, Reach, Rules};
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
 use crate::traffic::{Count, DropReason, Traffic};
@@ -216,11 +219,14 @@ pub enum Closed {
     Disconnected,
     /// Its silent client's user needed the place for another.
     Replaced,
+    /// The operator ended it.
+    Kicked,
 }
 
 impl Closed {
     /// Every reason, in the order of a table by reason.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::Released, Self::Disconnected, Self::Replaced];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::Released, Self::Disconnected, Self::Replaced, Self::Kicked];
 
     /// The label in `relay_allocations_closed_total{reason}`.
     #[must_use]
@@ -230,6 +236,7 @@ impl Closed {
             Self::Released => "released",
             Self::Disconnected => "disconnected",
             Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
         }
     }
 }
@@ -266,6 +273,12 @@ pub struct Snapshot {
 /// One worker's share of a TURN server.
 pub struct Relay {
     pub(crate) settings: Settings,
+    /// Which policy since the start this is.
+    pub(crate) generation: Generation,
+    /// Names that the operator revoked.
+    pub(crate) revocations: Revocations,
+    /// Nobody gets a new allocation here; where else there may be room.
+    pub(crate) draining: Option<Alternates>,
     pub(crate) nonces: Nonces,
     /// Replies that unverified sources may still get.
     pub(crate) limit: Limit,
@@ -311,6 +324,9 @@ impl Relay {
         let seed = keys.seed.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
         Self {
             settings,
+            generation: Generation::default(),
+            revocations: Revocations::default(),
+            draining: None,
             nonces: Nonces::new(&keys.nonce),
             limit: Limit::new(seed),
             seed: keys.seed,
@@ -580,6 +596,7 @@ impl Relay {
         let Some((number, payload)) = channel_data::parse(bytes) else {
             return self.refuse(DropReason::Malformed);
         };
+        let rules = Rules::of(&self.settings, self.generation);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
@@ -591,14 +608,17 @@ impl Relay {
             DropReason::NoPermission
         } else {
             match allocation.channel(number) {
-                Some(channel) if channel.is_live(now) => {
-                    if !stun::looks_like_stun(payload) {
-                        channel.flow.saw(now, Direction::ToPeer);
+                Some(channel) if !channel.is_live(now) => DropReason::Expired,
+                Some(channel) => {
+                    if channel.is_allowed(rules) {
+                        if !stun::looks_like_stun(payload) {
+                            channel.flow.saw(now, Direction::ToPeer);
+                        }
+                        let (peer, relay) = (channel.flow.peer, channel.flow.relay);
+                        return self.forward_to_peer(now, via, peer, relay, payload);
                     }
-                    let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                    return self.forward_to_peer(now, via, peer, relay, payload);
+                    DropReason::PeerDenied
                 }
-                Some(_) => DropReason::Expired,
                 None => DropReason::NoChannel,
             }
         };
@@ -619,12 +639,13 @@ impl Relay {
         let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
             return self.refuse(DropReason::Malformed);
         };
-        let peer = self.settings.policy.canonical(peer);
+        let rules = Rules::of(&self.settings, self.generation);
+        let peer = rules.policy.canonical(peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.heard_s = now.second();
-        match may_send(&self.settings.policy, allocation, now, peer) {
+        match may_send(rules, allocation, now, peer) {
             Ok(relay) => {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
@@ -675,16 +696,16 @@ impl Relay {
         payload: &'b [u8],
     ) -> Verdict<'b> {
         let id = self.indication_id();
+        let rules = Rules::of(&self.settings, self.generation);
         let Some(allocation) = self.table.by_id(at) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_peers.add(payload.len());
-        let (strict, rate) = (self.settings.strict_channels, self.settings.rate_max);
-        let framed =
-            framing(allocation, now, peer, relay, payload, id, strict).and_then(|framed| {
-                let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
-                passes.then_some(framed).ok_or(DropReason::Shaped)
-            });
+        let rate = self.settings.rate_max;
+        let framed = framing(allocation, now, rules, peer, relay, payload, id).and_then(|framed| {
+            let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
+            passes.then_some(framed).ok_or(DropReason::Shaped)
+        });
         match framed {
             Ok((head, pad)) => {
                 allocation.carried.to_client.add(payload.len());
@@ -722,45 +743,41 @@ impl Allocation {
 
 /// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
 fn may_send(
-    policy: &PeerPolicy,
-    allocation: &Allocation,
+    rules: Rules<'_>,
+    allocation: &mut Allocation,
     now: Now,
     peer: SocketAddr,
 ) -> Result<Option<RelayAddr>, DropReason> {
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
-    let permission = allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
-    if permission.any_port && peer.port() != 0 {
+    let reach = allocation.permission(now, peer.ip(), rules)?;
+    if reach == Reach::AnyPort && peer.port() != 0 {
         return Ok(None);
     }
-    match policy.judge(peer) {
-        Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-            Err(DropReason::PeerDenied)
-        }
-        Judgement::OwnRelay(relay) => Ok(Some(relay)),
-        Judgement::Peer => Ok(None),
-        Judgement::Denied => Err(DropReason::PeerDenied),
-    }
+    rules.way(peer, allocation.relayed)
 }
 
 /// How a payload from `peer` reaches the client: its channel, or a Data indication.
 fn framing(
     allocation: &mut Allocation,
     now: Now,
+    rules: Rules<'_>,
     peer: SocketAddr,
     relay: Option<RelayAddr>,
     payload: &[u8],
     id: stun::TransactionId,
-    strict: bool,
 ) -> Result<(Head, u8), DropReason> {
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
     let is_media = !stun::looks_like_stun(payload);
     let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
-    let is_permitted = !strict || allocation.permission(now, peer.ip()).is_some();
+    let is_permitted = !rules.strict || allocation.is_permitted(now, peer.ip());
     if let Some(channel) = allocation.channel_of(now, peer).filter(|_| is_permitted) {
+        if !channel.is_allowed(rules) {
+            return Err(DropReason::PeerDenied);
+        }
         if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
             return Err(DropReason::TooBig);
         }
@@ -774,7 +791,7 @@ fn framing(
         };
         return Ok((Head::channel(number, length), pad));
     }
-    allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
+    allocation.permission(now, peer.ip(), rules)?;
     if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
         return Err(DropReason::TooBig);
     }

@@ -12,6 +12,7 @@ mod relay {
     mod hairpin;
     mod limits;
     mod model;
+    mod operator;
     mod oracle;
     mod permission;
     mod properties;
