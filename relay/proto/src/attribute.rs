@@ -44,6 +44,8 @@ pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
 /// RFC 8656 §18.13.
 pub const ICMP: u16 = 0x8004;
+/// RFC 8489 §14.15.
+pub const ALTERNATE_SERVER: u16 = 0x8023;
 /// RFC 8489 §14.7.
 pub const FINGERPRINT: u16 = 0x8028;
 

@@ -116,16 +116,8 @@ impl Relay {
         if !matches!(allocation.second, Second::Wanted) {
             return false;
         }
-        let family = allocation.family.other();
-        let (wish, user, client) = (allocation.wish(), allocation.user(), allocation.client);
-        self.effects.push_back(Queued::OpenPort {
-            id,
-            family,
-            wish,
-            user,
-            client,
-            is_second: true,
-        });
+        let effect = allocation.port(id, allocation.family.other(), true);
+        self.effects.push_back(effect);
         true
     }
 
@@ -151,17 +143,8 @@ impl Relay {
             Second::Wanted if why != PortFailure::Quota => {
                 allocation.second = Second::Refused(allocation.family, why);
                 allocation.family = allocation.family.other();
-                let (family, client) = (allocation.family, allocation.client);
-                let (wish, user) = (allocation.wish(), allocation.user());
-                let is_second = false;
-                self.effects.push_back(Queued::OpenPort {
-                    id,
-                    family,
-                    wish,
-                    user,
-                    client,
-                    is_second,
-                });
+                let effect = allocation.port(id, allocation.family, false);
+                self.effects.push_back(effect);
                 Ok(())
             }
             // Of two reasons the one that may pass.
@@ -193,11 +176,10 @@ impl Relay {
 }
 
 impl Allocation {
-    fn wish(&self) -> PortWish {
-        if self.is_even { PortWish::Even } else { PortWish::Any }
-    }
-
-    fn user(&self) -> String {
-        crate::auth::user_of(&self.owner.username).to_owned()
+    /// Asks the edge for a port of this family, where two are wanted.
+    fn port(&self, id: AllocationId, family: Family, is_second: bool) -> Queued {
+        let wish = if self.is_even { PortWish::Even } else { PortWish::Any };
+        let (username, client) = (self.owner.username.clone(), self.client);
+        Queued::OpenPort { id, family, wish, username, client, is_second }
     }
 }

@@ -5,6 +5,7 @@ use crate::Now;
 use crate::address::{AllocationId, Family, PeerAddr};
 use crate::attribute as attr;
 use crate::relay::Relay;
+use crate::standing::Rules;
 use crate::stun::{Class, Method, Writer};
 
 /// Most errors that one client is told in a second: they cost nothing to whoever forges them.
@@ -78,9 +79,10 @@ impl Relay {
     pub fn icmp(&mut self, now: Now, at: AllocationId, peer: PeerAddr, error: IcmpError) {
         let (peer, family) = (peer.0, Family::of(&peer.0.ip()));
         let id = self.indication_id();
+        let rules = Rules::of(&self.settings, self.generation);
         let Some(allocation) = self.table.by_id(at) else { return };
         let is_open = allocation.is_live(now) && allocation.serves(now, family);
-        let may_know = is_open && allocation.permission(now, peer.ip()).is_some();
+        let may_know = is_open && allocation.permission(now, peer.ip(), rules).is_ok();
         if !may_know || !error.concerns(family) || !allocation.icmp.take(now) {
             return;
         }

@@ -12,7 +12,9 @@ mod relay {
     mod framing;
     mod hairpin;
     mod header;
+    mod limits;
     mod model;
+    mod operator;
     mod oracle;
     mod permission;
     mod properties;

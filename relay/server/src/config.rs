@@ -13,6 +13,7 @@ use relay_proto::address::Family;
 use relay_proto::auth::ExpiryMode;
 use relay_proto::policy::{Cidr, RelayIp};
 use relay_proto::request::LIFETIME_S_MIN;
+use relay_proto::shape::Rate;
 
 use crate::host;
 use crate::quota::Limits;
@@ -102,6 +103,24 @@ pub const FLAGS: &[Flag] = &[
         "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
     ),
     Flag::new(
+        "max-bps-per-allocation",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload of one allocation in bits a second, each way for itself; 0 is off",
+    ),
+    Flag::new(
+        "max-bps",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload that the whole relay sends in bits a second; 0 is off",
+    ),
+    Flag::new(
+        "max-bytes-per-credential",
+        Kind::One("BYTES"),
+        Some("0"),
+        "Most payload that is carried with one credential, both ways together; 0 is off",
+    ),
+    Flag::new(
         "max-session",
         Kind::One("SECONDS"),
         Some("14400"),
@@ -112,6 +131,12 @@ pub const FLAGS: &[Flag] = &[
         Kind::One("new|refresh"),
         Some("new"),
         "What a credential's expiry ends: new allocations, or refreshes too",
+    ),
+    Flag::new(
+        "strict-channels",
+        Kind::Switch,
+        None,
+        "Channels need a live permission, and five minutes' rest before they are bound to others",
     ),
     Flag::new(
         "rfc5766-channels",
@@ -176,6 +201,14 @@ pub struct Config {
     pub rfc5766_channels: bool,
     /// Copy the DSCP towards peers and clients.
     pub preserve_dscp: bool,
+    /// Channels need a live permission and stay their pair's for five minutes.
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself.
+    pub allocation_rate_max: Option<Rate>,
+    /// Most payload that the whole relay sends.
+    pub rate_max: Option<Rate>,
+    /// Most payload carried with one credential in bytes, both ways together.
+    pub credential_bytes_max: Option<u64>,
     /// Packet threads.
     pub workers: usize,
     /// HTTP for metrics and health.
@@ -246,6 +279,13 @@ impl Config {
             expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
             preserve_dscp: settings.switch("preserve-dscp")?,
+            strict_channels: settings.switch("strict-channels")?,
+            allocation_rate_max: Rate::from_bps(settings.required("max-bps-per-allocation")?),
+            rate_max: Rate::from_bps(settings.required("max-bps")?),
+            credential_bytes_max: match settings.required("max-bytes-per-credential")? {
+                0 => None,
+                bytes => Some(bytes),
+            },
             workers,
             admin,
             admin_token,
@@ -424,9 +464,10 @@ fn unlimited_if_zero(limit: usize) -> usize {
     if limit == 0 { usize::MAX } else { limit }
 }
 
-/// Nine tenths of the ports, and no more than there are descriptors for.
+/// Nine tenths of the ports, and no more than there are descriptors for: a relayed port takes one,
+/// a client's stream another.
 fn default_allocations_max((first, last): (u16, u16)) -> usize {
     let ports = usize::from(last - first) + 1;
     let descriptors = host::descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
-    (ports * 9 / 10).clamp(1, usize::try_from(descriptors).unwrap_or(usize::MAX).max(1))
+    (ports * 9 / 10).clamp(1, usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(1))
 }

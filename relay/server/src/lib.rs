@@ -3,6 +3,7 @@
 //! [`start`] runs a relay in this process; `castling-relay` and `castling-signaling` both call it.
 
 pub mod admin;
+mod caps;
 pub mod config;
 mod edge;
 mod host;
@@ -27,6 +28,7 @@ use relay_proto::auth::Credentials;
 use relay_proto::policy::PeerPolicy;
 use relay_proto::relay::{Keys, Relay, Settings};
 
+use caps::Caps;
 pub use config::Config;
 use settings::SettingError;
 use shared::Shared;
@@ -58,12 +60,19 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
     let wakers: io::Result<Vec<_>> = (0..=config.workers).map(|_| Waker::new()).collect();
-    let shared =
-        Shared::new(wakers.map_err(failed)?, config.relay_ips.clone(), config.ports, config.limits);
+    let shared = Shared::new(
+        wakers.map_err(failed)?,
+        config.relay_ips.clone(),
+        config.ports,
+        config.limits,
+        Caps::new(config.rate_max, config.credential_bytes_max),
+    );
     let shared = Arc::new(shared.preserving_dscp(config.preserve_dscp));
     let settings = relay_settings(&config, &listening);
     let nonce_key = random();
-    let relay = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let new = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let stream_relay = new();
+    let relay = || new().beside(&stream_relay);
     let mut workers = Vec::new();
     let mut rings = ring::connect(config.workers + 1);
     let stream_rings = rings.pop().expect("one worker more than for datagrams");
@@ -75,8 +84,9 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         };
         workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
-    let (relay, worker_shared) = (relay(), shared.clone());
-    let run = move || stream::run(config.workers, worker_shared, relay, streams, stream_rings);
+    let worker_shared = shared.clone();
+    let run =
+        move || stream::run(config.workers, worker_shared, stream_relay, streams, stream_rings);
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
     let page = metrics::Page::new(shared.clone(), config.relay_ips.clone());
     let admin = admin::serve(admin, page, config.admin_token)?;
@@ -274,6 +284,8 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
         expiry_mode: config.expiry_mode,
         session_s_max: config.session_s_max,
         rfc5766_channels: config.rfc5766_channels,
+        strict_channels: config.strict_channels,
+        rate_max: config.allocation_rate_max,
     }
 }
 

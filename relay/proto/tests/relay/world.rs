@@ -32,6 +32,8 @@ pub enum Ports {
     Fail(PortFailure),
     /// One family cannot be had.
     FailOf(Family, PortFailure),
+    /// The next one fails, those after it open.
+    FailOnce(PortFailure),
     /// The answer is given later, by the test.
     Wait,
 }
@@ -98,6 +100,8 @@ pub fn settings() -> Settings {
         expiry_mode: ExpiryMode::New,
         session_s_max: None,
         rfc5766_channels: false,
+        strict_channels: false,
+        rate_max: None,
     }
 }
 
@@ -331,7 +335,7 @@ impl World {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client, is_second }) => {
+                Some(Effect::OpenPort { id, family, wish, user, client, is_second, .. }) => {
                     let (user, relayed) = (user.to_owned(), None);
                     Opened { id, family, wish, user, client, is_second, relayed }
                 }
@@ -346,6 +350,10 @@ impl World {
             Ports::Wait => None,
             Ports::Fail(why) => Some(Err(why)),
             Ports::FailOf(family, why) if family == asked.family => Some(Err(why)),
+            Ports::FailOnce(why) => {
+                self.ports = Ports::Open;
+                Some(Err(why))
+            }
             Ports::Open | Ports::FailOf(..) => Some(self.find_port(asked.wish)),
         };
         match found {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use relay_proto::{AllocationId, DropReason, Family, Relay};
 
 use super::{Queued, Run, Way, drop_reason};
+use crate::caps::Usage;
 use crate::quota::Holder;
 use crate::shared::OpenPort;
 use crate::socket::{Outgoing, Sender};
@@ -48,6 +49,8 @@ struct Owned {
     /// The port of the other family, which few allocations have.
     second: Option<Box<OpenPort>>,
     holder: Holder,
+    /// Where its payload is counted, if its credential is capped.
+    usage: Option<Usage>,
 }
 
 impl Owned {
@@ -64,15 +67,26 @@ impl Ports {
         Some(owned.port(key.family)?.socket.as_fd())
     }
 
-    /// Keeps a port that was opened.
-    pub fn insert(&mut self, id: AllocationId, open: OpenPort, holder: Holder) {
+    /// Where the payload of an allocation is counted, if its credential is capped.
+    pub fn usage(&self, id: AllocationId) -> Option<&Usage> {
+        self.0.get(id.index())?.as_ref().filter(|owned| owned.id == id)?.usage.as_ref()
+    }
+
+    /// Keeps a port that was opened; holder and usage count with the first of an allocation.
+    pub fn insert(
+        &mut self,
+        id: AllocationId,
+        open: OpenPort,
+        holder: Holder,
+        usage: Option<Usage>,
+    ) {
         let index = id.index();
         if self.0.len() <= index {
             self.0.resize_with(index + 1, || None);
         }
         match self.0[index].as_mut().filter(|owned| owned.id == id) {
             Some(owned) => owned.second = Some(Box::new(open)),
-            None => self.0[index] = Some(Owned { id, first: open, second: None, holder }),
+            None => self.0[index] = Some(Owned { id, first: open, second: None, holder, usage }),
         }
     }
 
