@@ -1,6 +1,8 @@
 //! The real program on loopback: what an operator sees, and what a stranger gets.
 
 mod relay {
+    mod family;
+    mod header;
     mod limits;
     mod stream;
     mod turn_client;
