@@ -40,6 +40,9 @@ pub trait Clients {
         bytes: &[u8],
     ) -> Result<(), DropReason>;
 
+    /// Ends a client that was kicked: what waits for it is dropped.
+    fn cut_off(&mut self, relay: &mut Relay, client: ClientAddr);
+
     /// How many datagrams from clients the kernel threw away since this was last asked.
     fn lost_by_kernel(&mut self) -> u64;
 }
@@ -433,6 +436,18 @@ impl<C: Clients> Edge<C> {
             self.shared.sweep_reservations();
         }
         more
+    }
+
+    /// Does what the operator wants; call after [`Edge::flush`].
+    pub fn obey_orders(&mut self, now: Now) {
+        while let Some(waiting) = self.shared.mailboxes[self.number].orders.next() {
+            let obeyed = waiting.order.clone().obey(now, &mut self.relay);
+            self.drain_effects(now);
+            for client in &obeyed.kicked {
+                self.clients.cut_off(&mut self.relay, *client);
+            }
+            waiting.answer(obeyed);
+        }
     }
 
     /// Says what was counted, if somebody has asked since the last time.

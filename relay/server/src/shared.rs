@@ -3,8 +3,9 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_proto::address::{Family, RelayAddr};
 use relay_proto::attribute::ReservationToken;
@@ -14,6 +15,7 @@ use relay_proto::request::PortWish;
 
 use crate::caps::Caps;
 use crate::host::Clock;
+use crate::order::{Obeyed, Order, Orders};
 use crate::ports::Pools;
 use crate::quota::{Holder, Limits, Quotas};
 use crate::socket::{self, Waker};
@@ -24,6 +26,8 @@ const RESERVATION_LIFETIME_MS: u64 = 30_000;
 const RESERVATIONS_MAX: usize = 256;
 /// Most ports tried when the host has given them to others.
 const BIND_TRIES_MAX: usize = 8;
+/// Longest wait for workers to obey.
+const ORDER_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for workers to publish what they have counted.
 const PUBLISH_WAIT: Duration = Duration::from_millis(500);
 
@@ -85,6 +89,8 @@ pub struct Mailbox {
     pub stop: AtomicBool,
     /// The worker's last turn, in milliseconds of the clock.
     pub beat_ms: AtomicU64,
+    /// What the operator wants of the worker.
+    pub orders: Orders,
     wanted: AtomicU64,
     published: Mutex<(u64, Snapshot)>,
     news: Condvar,
@@ -230,6 +236,38 @@ impl Shared {
         expired.into_iter().for_each(|reservation| self.give_back(reservation.port));
     }
 
+    /// Other limits from now on, for what is opened next.
+    pub fn set_limits(&self, limits: Limits) {
+        self.control().quotas.set_limits(limits);
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.control().quotas.all()
+    }
+
+    /// Gives every worker an order and waits until all have obeyed; what each of them answers.
+    ///
+    /// One that is stuck obeys when it turns again, and is missing from the answers.
+    pub fn order(&self, order: &Order) -> Vec<Obeyed> {
+        let give = |mailbox: &Mailbox| {
+            let answer = mailbox.orders.give(order.clone());
+            mailbox.waker.wake();
+            answer
+        };
+        let given: Vec<_> = self.mailboxes.iter().map(give).collect();
+        let until = Instant::now() + ORDER_WAIT;
+        let wait = |answer: Receiver<Obeyed>| {
+            answer.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+        };
+        let obeyed: Vec<_> = given.into_iter().filter_map(|answer| wait(answer?)).collect();
+        if obeyed.len() < self.mailboxes.len() {
+            tracing::error!("a packet thread is stuck and has not obeyed yet");
+        }
+        obeyed
+    }
+
     /// What each worker has counted up to now.
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {
@@ -328,6 +366,7 @@ impl Mailbox {
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             beat_ms: AtomicU64::new(0),
+            orders: Orders::default(),
             wanted: AtomicU64::new(0),
             published: Mutex::new((0, Snapshot::default())),
             news: Condvar::new(),
