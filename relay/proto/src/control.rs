@@ -6,10 +6,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr, Transport};
+use crate::algorithm::{PASSWORD_ALGORITHMS, Seal};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
-use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
-use crate::credential::LongTermKey;
+use crate::auth::{
+    AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, offers_algorithms,
+    user_of,
+};
 use crate::limit::Kind;
 use crate::policy::Judgement;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
@@ -88,7 +91,7 @@ impl Relay {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         Writer::new(&mut bytes, Method::Allocate, Class::Error, allocation.transaction_id)
             .error_code(code)
-            .integrity(&allocation.owner.key)
+            .seal(&allocation.owner.seal)
             .finish();
         self.reply(to, bytes);
     }
@@ -105,9 +108,9 @@ impl Relay {
             return self.refuse(DropReason::Malformed);
         }
         let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
-        let owner = allocation.map(|(_, allocation)| allocation.owner.clone());
+        let owner = allocation.map(|(_, allocation)| &allocation.owner);
         let credentials = &self.settings.credentials;
-        match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
+        match authenticate(credentials, &mut self.nonces, owner, now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
                 self.limit.verified(now, from.remote.ip());
@@ -115,9 +118,9 @@ impl Relay {
                     let refusal = Refusal::failed(AuthFailure::Expired);
                     return self.challenge(now, from, method, message, refusal);
                 }
-                let key = proven.key;
+                let seal = proven.seal;
                 if let Err(invalid) = self.perform(now, from, method, proven) {
-                    self.fail(from, method, message, invalid, Some(&key));
+                    self.fail(from, method, message, invalid, Some(&seal));
                 }
                 Verdict::Control
             }
@@ -131,10 +134,9 @@ impl Relay {
         method: Method,
         proven: &Authenticated<Message<'_>>,
     ) -> bool {
-        let gives_back = proven.request.attribute(attr::LIFETIME) == Some(&[0; 4]);
         self.settings.expiry_mode == ExpiryMode::Refresh
             && method == Method::Refresh
-            && !gives_back
+            && !gives_back(&proven.request)
             && self.settings.credentials.has_expired(now, &proven.username)
     }
 
@@ -186,7 +188,7 @@ impl Relay {
             (None, None, None) => PortWish::Any,
         };
         let user = user_of(&proven.username).to_owned();
-        let owner = Owner { username: proven.username, key: proven.key };
+        let owner = Owner { username: proven.username, seal: proven.seal };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
@@ -226,7 +228,7 @@ impl Relay {
             Some(token) => reply.attribute(attr::RESERVATION_TOKEN, token),
             None => reply,
         };
-        reply.integrity(&allocation.owner.key).finish();
+        reply.seal(&allocation.owner.seal).finish();
         let to = allocation.client;
         self.count_request(Method::Allocate, 0);
         self.reply(to, bytes);
@@ -250,10 +252,19 @@ impl Relay {
             self.watch(id);
             granted_s
         };
-        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
+        self.answer_refresh(to, proven, granted_s);
+        Ok(())
+    }
+
+    fn answer_refresh(
+        &mut self,
+        to: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+        granted_s: u32,
+    ) {
+        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.seal), |reply| {
             reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
         });
-        Ok(())
     }
 
     /// CreatePermission (RFC 8656 §10.2): all of its peers or none.
@@ -277,7 +288,7 @@ impl Relay {
         allocation.permit(now, &peers, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
-        self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, method, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -311,7 +322,7 @@ impl Relay {
         let any_port = policy.any_port(peer.ip());
         allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
         let to = allocation.client;
-        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -320,14 +331,14 @@ impl Relay {
         to: ClientAddr,
         method: Method,
         request: &Message<'_>,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
         fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
     ) {
         self.count_request(method, 0);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let id = request.transaction_id();
         let reply = fill(Writer::new(&mut bytes, method, Class::Success, id));
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -337,7 +348,7 @@ impl Relay {
         method: Method,
         request: &Message<'_>,
         invalid: Invalid,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
     ) {
         let (code, unknown) = match invalid {
             Invalid::Code(code) => (code, Vec::new()),
@@ -353,7 +364,7 @@ impl Relay {
             let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
             reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
         };
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -377,10 +388,17 @@ impl Relay {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(refusal.code);
+        let credentials = &self.settings.credentials;
         let reply = if matches!(refusal.code, 401 | 438) {
+            let nonce = self.nonces.make(now, to, credentials.allows_anonymity());
             reply
-                .attribute(attr::REALM, self.settings.credentials.realm.as_bytes())
-                .attribute(attr::NONCE, &self.nonces.make(now, to))
+                .attribute(attr::REALM, credentials.realm().as_bytes())
+                .attribute(attr::NONCE, nonce.as_bytes())
+        } else {
+            reply
+        };
+        let reply = if matches!(refusal.code, 401 | 438) && offers_algorithms(to.transport) {
+            reply.attribute(attr::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
         } else {
             reply
         };
@@ -422,9 +440,14 @@ impl Relay {
     }
 }
 
-fn sign<'b>(reply: Writer<'b>, key: Option<&LongTermKey>) -> Writer<'b> {
-    match key {
-        Some(key) => reply.integrity(key),
+/// Whether a Refresh ends its allocation.
+fn gives_back(request: &Message<'_>) -> bool {
+    request.attribute(attr::LIFETIME) == Some(&[0; 4])
+}
+
+fn sign<'b>(reply: Writer<'b>, seal: Option<&Seal>) -> Writer<'b> {
+    match seal {
+        Some(seal) => reply.seal(seal),
         None => reply,
     }
 }

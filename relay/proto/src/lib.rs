@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod algorithm;
 pub mod allocation;
 pub mod attribute;
 pub mod auth;
@@ -17,6 +18,7 @@ mod control;
 pub mod credential;
 pub mod framing;
 pub mod limit;
+pub mod nonce;
 pub mod policy;
 pub mod relay;
 pub mod request;

@@ -10,9 +10,10 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode};
 use crate::channel_data;
 use crate::limit::Limit;
+use crate::nonce::Nonces;
 use crate::policy::{Judgement, PeerPolicy};
 use crate::request::{PortWish, check_understood};
 use crate::stun::{self, Message, Method};

@@ -144,7 +144,7 @@ pub fn channel_bind(
 /// # Errors
 /// 420 with the list: the client's fault.
 pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
-    const UNDERSTOOD: [u16; 15] = [
+    const UNDERSTOOD: [u16; 18] = [
         attr::USERNAME,
         attr::MESSAGE_INTEGRITY,
         attr::ERROR_CODE,
@@ -159,6 +159,9 @@ pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
         attr::REQUESTED_ADDRESS_FAMILY,
         attr::EVEN_PORT,
         attr::REQUESTED_TRANSPORT,
+        attr::MESSAGE_INTEGRITY_SHA256,
+        attr::PASSWORD_ALGORITHM,
+        attr::USERHASH,
         attr::RESERVATION_TOKEN,
     ];
     let strange = |kind: &u16| attr::must_be_understood(*kind) && !UNDERSTOOD.contains(kind);

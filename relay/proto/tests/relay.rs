@@ -2,6 +2,7 @@
 //! rows of the conformance table stand beside the tests that hold them.
 
 mod relay {
+    mod algorithms;
     mod allocate;
     mod auth;
     mod budget;

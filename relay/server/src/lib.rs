@@ -254,11 +254,11 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
     Settings {
-        credentials: Credentials {
-            realm: config.realm.clone(),
-            secrets: config.secrets.clone(),
-            users: config.users.clone(),
-        },
+        credentials: Credentials::new(
+            config.realm.clone(),
+            config.secrets.clone(),
+            config.users.clone(),
+        ),
         policy: PeerPolicy {
             relay_ips: config.relay_ips.clone(),
             relay_ports: first..=last,
