@@ -109,6 +109,7 @@ impl Relay {
         }
         let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
         let owner = allocation.map(|(_, allocation)| &allocation.owner);
+        let owner = owner.or_else(|| self.farewells.owner(now, from, message.transaction_id()));
         let credentials = &self.settings.credentials;
         match authenticate(credentials, &mut self.nonces, owner, now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
@@ -148,6 +149,10 @@ impl Relay {
         proven: Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
+        if method == Method::Refresh && self.has_given_back(now, from, &proven) {
+            self.answer_refresh(from, &proven, 0);
+            return Ok(());
+        }
         let id = match self.table.by_client(from) {
             Some((id, it)) if !it.is_live(now) => {
                 self.close(id, Closed::Expired);
@@ -246,6 +251,11 @@ impl Relay {
         let to = allocation.client;
         let granted_s = if asked.lifetime_s == 0 {
             self.close(id, Closed::Released);
+            // Nothing comes twice over a stream.
+            if to.transport == Transport::Udp {
+                let owner = Owner { username: proven.username.clone(), seal: proven.seal };
+                self.farewells.remember(now, to, proven.request.transaction_id(), owner);
+            }
             0
         } else {
             let granted_s = allocation.extend(now, asked.lifetime_s);
@@ -254,6 +264,18 @@ impl Relay {
         };
         self.answer_refresh(to, proven, granted_s);
         Ok(())
+    }
+
+    /// Whether this is a copy of the request that gave the client's last allocation back. It must
+    /// not end the next one, and its answer is that of the first (RFC 8656 §8.2 would allow 437).
+    fn has_given_back(
+        &self,
+        now: Now,
+        from: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+    ) -> bool {
+        let owner = self.farewells.owner(now, from, proven.request.transaction_id());
+        gives_back(&proven.request) && owner.is_some_and(|it| it.username == proven.username)
     }
 
     fn answer_refresh(

@@ -16,6 +16,7 @@ pub mod auth;
 pub mod channel_data;
 mod control;
 pub mod credential;
+mod farewell;
 pub mod framing;
 pub mod limit;
 pub mod nonce;

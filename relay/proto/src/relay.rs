@@ -12,6 +12,7 @@ use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode};
 use crate::channel_data;
+use crate::farewell::Farewells;
 use crate::limit::Limit;
 use crate::nonce::Nonces;
 use crate::policy::{Judgement, PeerPolicy};
@@ -261,6 +262,7 @@ pub struct Relay {
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
+    pub(crate) farewells: Farewells,
     /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
@@ -292,6 +294,7 @@ impl Relay {
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
+            farewells: Farewells::new(seed),
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
@@ -452,6 +455,7 @@ impl Relay {
     /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
     /// again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
+        self.farewells.forget(now);
         for _ in 0..TICK_EXPIRIES_MAX {
             match self.deadlines.peek() {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}
