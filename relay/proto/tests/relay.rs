@@ -13,6 +13,7 @@ mod relay {
     mod hairpin;
     mod model;
     mod oracle;
+    mod oracle_sha256;
     mod permission;
     mod properties;
     mod refresh;
