@@ -226,7 +226,7 @@ fn offer_that_does_not_come_back_whole_is_refused() {
         reply.code()
     };
     let whole: &[u8] = &PASSWORD_ALGORITHMS;
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         ("only MD5 was left", Some(&MD5), &MD5),
         ("only SHA-256 was left", Some(&SHA256), &SHA256),
         ("the order was changed", Some(&[0, 1, 0, 0, 0, 2, 0, 0]), &MD5),
@@ -235,6 +235,7 @@ fn offer_that_does_not_come_back_whole_is_refused() {
         ("no offer", None, &SHA256),
         ("a choice that was not offered", Some(whole), &[0, 3, 0, 0]),
         ("a choice with parameters", Some(whole), &[0, 2, 0, 4, 0, 0, 0, 0]),
+        ("a choice whose parameters are cut off", Some(whole), &[0, 2, 0, 4]),
     ];
     for (what, offer, named) in cases {
         assert_eq!(ask(offer, Some(named)), 400, "{what}");
@@ -391,6 +392,17 @@ fn allocation_keeps_its_sha256_key_when_its_credential_ends() {
     world.pass_ms(300_000);
     assert_eq!(ask(&mut world, Method::Refresh, &REFRESH_ATTRIBUTES), 0);
     assert_eq!(world.refresh(&client, 600).code(), 401, "an MD5 key was never its own");
+}
+
+#[test]
+fn allocation_of_one_algorithm_may_be_refreshed_with_the_other() {
+    let mut world = World::new();
+    let (client, password) = member(&mut world, client_addr(1), "ana");
+    world.allocate(&client);
+    let refresh = &REFRESH_ATTRIBUTES;
+    let reply = ask_sha256(&mut world, &client, &password, Method::Refresh, refresh);
+    assert_eq!(reply.code(), 0);
+    assert_eq!(world.refresh(&client, 600).code(), 0);
 }
 
 /// A static user's name can be hidden from the first request on.
