@@ -3,6 +3,7 @@
 
 use relay_proto::algorithm::{Integrity, PASSWORD_ALGORITHMS, PasswordAlgorithm, user_hash};
 use relay_proto::attribute as attr;
+use relay_proto::auth::AuthFailure;
 use relay_proto::credential;
 use relay_proto::stun::{Class, Method, TransactionId, Writer};
 use relay_proto::{ClientAddr, PortFailure, Transport};
@@ -448,7 +449,8 @@ fn rest_user_may_come_under_its_hash_once_it_has_an_allocation() {
     assert_eq!(hidden(&mut world, &ana, &ana.username, REALM), 0);
     assert_eq!(hidden(&mut world, &ana, &ana.username, "elsewhere"), 401);
     assert_eq!(hidden(&mut world, &ana, &ben.username, REALM), 401, "another's name is unknown");
-    assert_eq!(world.relay.snapshot(world.now).auth_failures, [0, 0, 0, 3], "as unknown users");
+    let failures = world.relay.snapshot(world.now).auth_failures;
+    assert_eq!(failures[AuthFailure::UnknownUser.index()], 3);
 }
 
 #[test]

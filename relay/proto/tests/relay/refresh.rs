@@ -81,6 +81,24 @@ fn repeated_goodbye_spares_the_next_allocation() {
     assert_eq!(world.reply(client.addr, &bytes).code(), 437, "one goodbye is remembered a client");
 }
 
+/// I-12, where the other address lives on.
+#[test]
+fn repeated_goodbye_to_one_address_gets_the_same_answer() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let both = world
+        .ask_allocate(&client, |w| w.attribute(attr::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]));
+    assert_eq!(both.code(), 0);
+    let bytes = world.request(&client, Method::Refresh, |w| {
+        w.attribute(attr::LIFETIME, &[0; 4])
+            .attribute(attr::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0])
+    });
+    let first = world.reply(client.addr, &bytes);
+    assert_eq!((first.code(), first.lifetime_s()), (0, Some(0)));
+    assert_eq!(world.reply(client.addr, &bytes), first);
+    assert_eq!(world.refresh(&client, 600).code(), 0, "IPv4 lives on");
+}
+
 /// I-3, I-12: whoever repeats it must have been able to sign it.
 #[test]
 fn goodbye_of_somebody_else_is_no_copy() {
