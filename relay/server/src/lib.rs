@@ -14,6 +14,7 @@ pub mod settings;
 mod shared;
 mod socket;
 mod stream;
+pub mod tls;
 mod worker;
 
 use std::io;
@@ -30,6 +31,7 @@ pub use config::Config;
 use settings::SettingError;
 use shared::Shared;
 use socket::Waker;
+use tls::Certificates;
 use worker::{Listener, Worker};
 
 /// Most ports tried where the kernel may choose one.
@@ -42,9 +44,12 @@ const CHANNELS_MAX: usize = 64;
 /// A relay that runs. Dropping it stops it.
 pub struct Handle {
     listening: Vec<SocketAddr>,
+    listening_tls: Vec<SocketAddr>,
+    certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     admin: Option<admin::Server>,
+    certificate_watch: Option<tls::Watch>,
 }
 
 /// Starts a relay: when this returns, its sockets are bound.
@@ -52,7 +57,7 @@ pub struct Handle {
 /// # Errors
 /// A setting that this host cannot fulfil, such as a port that is taken.
 pub fn start(config: Config) -> Result<Handle, SettingError> {
-    let Listeners { listening, mut datagrams, streams } = bind_all(&config)?;
+    let Listeners { listening, listening_tls, mut datagrams, streams } = bind_all(&config)?;
     let admin = admin::bind(config.admin)?;
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
@@ -63,7 +68,7 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         config.ports,
         config.limits,
     ));
-    let settings = relay_settings(&config, &listening);
+    let settings = relay_settings(&config, listening.iter().chain(&listening_tls));
     let nonce_key = random();
     let relay = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
     let mut workers = Vec::new();
@@ -78,11 +83,20 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
     let (relay, worker_shared) = (relay(), shared.clone());
-    let run = move || stream::run(config.workers, worker_shared, relay, streams, stream_rings);
+    let doors = stream::Doors {
+        certificates: config.certificates.clone(),
+        trusted_proxies: config.trusted_proxies,
+    };
+    let run =
+        move || stream::run(config.workers, worker_shared, relay, streams, doors, stream_rings);
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
-    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone());
+    let certificates = config.certificates;
+    let watch = certificates.clone().map(tls::Watch::start).transpose();
+    let certificate_watch = watch.map_err(|error| SettingError::new("tls-cert", error))?;
+    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone(), certificates.clone());
     let admin = admin::serve(admin, page, config.admin_token)?;
-    Ok(Handle { listening, shared, workers, admin: Some(admin) })
+    let admin = Some(admin);
+    Ok(Handle { listening, listening_tls, certificates, shared, workers, admin, certificate_watch })
 }
 
 impl Handle {
@@ -90,6 +104,25 @@ impl Handle {
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
+    }
+
+    /// The addresses that are there for TURN over TLS.
+    #[must_use]
+    pub fn listening_tls(&self) -> &[SocketAddr] {
+        &self.listening_tls
+    }
+
+    /// The certificate, if TLS is served.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
+    }
+
+    /// Has the certificate's files read now, whether or not they seem to have changed.
+    pub fn reload_certificate(&self) {
+        if let Some(watch) = &self.certificate_watch {
+            watch.read_now();
+        }
     }
 
     /// Where metrics and health are served.
@@ -107,6 +140,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.admin = None;
+        self.certificate_watch = None;
         for mailbox in &self.shared.mailboxes {
             mailbox.stop.store(true, Ordering::Relaxed);
             mailbox.waker.wake();
@@ -162,6 +196,8 @@ impl Drop for AbortOnPanic {
 struct Listeners {
     /// Where TURN is served.
     listening: Vec<SocketAddr>,
+    /// Where TURN over TLS is served.
+    listening_tls: Vec<SocketAddr>,
     /// Sockets for datagrams, for each worker.
     datagrams: Vec<Vec<Listener>>,
     /// Sockets for connections.
@@ -172,6 +208,7 @@ struct Listeners {
 fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
     let (mut listening, mut streams) = (Vec::new(), Vec::new());
     let mut datagrams: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut listening_tls = Vec::new();
     let alternate = |address: &SocketAddr| SocketAddr::new(address.ip(), config.stun_alt_port);
     let turn = config.listen.iter().map(|address| (*address, false));
     let stun = config.listen.iter().map(alternate).map(|address| (address, true));
@@ -201,7 +238,28 @@ fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
     if listening.is_empty() {
         return Err(SettingError::new("listen", "this host has neither IPv4 nor IPv6"));
     }
-    Ok(Listeners { listening, datagrams, streams })
+    for address in &config.listen_tls {
+        match bind_stream(*address) {
+            Ok((bound, stream)) => {
+                listening_tls.push(bound);
+                streams.push(stream);
+            }
+            Err(error) if config.listen_tls_is_default && lacks_family(&error) => {}
+            Err(error) => {
+                return Err(SettingError::new(
+                    "listen-tls",
+                    format!("{address}: {}", advice(&error)),
+                ));
+            }
+        }
+    }
+    Ok(Listeners { listening, listening_tls, datagrams, streams })
+}
+
+/// Binds an address for connections.
+fn bind_stream(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let stream = socket::bind_stream_listener(address)?;
+    Ok((stream.local_addr()?, stream))
 }
 
 type Bound = (SocketAddr, Vec<UdpSocket>, Option<TcpListener>);
@@ -248,8 +306,11 @@ fn advice(error: &io::Error) -> String {
     }
 }
 
-fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
-    let mut service_ports: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
+fn relay_settings<'a>(
+    config: &Config,
+    listening: impl Iterator<Item = &'a SocketAddr>,
+) -> Settings {
+    let mut service_ports: Vec<u16> = listening.map(SocketAddr::port).collect();
     service_ports.extend([config.stun_alt_port, config.admin.port()]);
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
