@@ -14,6 +14,7 @@ use relay_proto::address::Family;
 use relay_proto::auth::ExpiryMode;
 use relay_proto::policy::{Cidr, RelayIp};
 use relay_proto::request::LIFETIME_S_MIN;
+use relay_proto::shape::Rate;
 
 use crate::host;
 use crate::quota::Limits;
@@ -127,6 +128,24 @@ pub const FLAGS: &[Flag] = &[
         "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
     ),
     Flag::new(
+        "max-bps-per-allocation",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload of one allocation in bits a second, each way for itself; 0 is off",
+    ),
+    Flag::new(
+        "max-bps",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload that the whole relay sends in bits a second; 0 is off",
+    ),
+    Flag::new(
+        "max-bytes-per-credential",
+        Kind::One("BYTES"),
+        Some("0"),
+        "Most payload that is carried with one credential, both ways together; 0 is off",
+    ),
+    Flag::new(
         "max-session",
         Kind::One("SECONDS"),
         Some("14400"),
@@ -137,6 +156,12 @@ pub const FLAGS: &[Flag] = &[
         Kind::One("new|refresh"),
         Some("new"),
         "What a credential's expiry ends: new allocations, or refreshes too",
+    ),
+    Flag::new(
+        "strict-channels",
+        Kind::Switch,
+        None,
+        "Channels need a live permission, and five minutes' rest before they are bound to others",
     ),
     Flag::new(
         "rfc5766-channels",
@@ -201,6 +226,14 @@ pub struct Config {
     pub expiry_mode: ExpiryMode,
     /// Accept the channel numbers of RFC 5766.
     pub rfc5766_channels: bool,
+    /// Channels need a live permission and stay their pair's for five minutes.
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself.
+    pub allocation_rate_max: Option<Rate>,
+    /// Most payload that the whole relay sends.
+    pub rate_max: Option<Rate>,
+    /// Most payload carried with one credential in bytes, both ways together.
+    pub credential_bytes_max: Option<u64>,
     /// Packet threads.
     pub workers: usize,
     /// HTTP for metrics and health.
@@ -283,6 +316,13 @@ impl Config {
             session_s_max: session_s_max(settings)?,
             expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
+            strict_channels: settings.switch("strict-channels")?,
+            allocation_rate_max: Rate::from_bps(settings.required("max-bps-per-allocation")?),
+            rate_max: Rate::from_bps(settings.required("max-bps")?),
+            credential_bytes_max: match settings.required("max-bytes-per-credential")? {
+                0 => None,
+                bytes => Some(bytes),
+            },
             workers,
             admin,
             admin_token,
@@ -476,9 +516,10 @@ fn unlimited_if_zero(limit: usize) -> usize {
     if limit == 0 { usize::MAX } else { limit }
 }
 
-/// Nine tenths of the ports, and no more than there are descriptors for.
+/// Nine tenths of the ports, and no more than there are descriptors for: a relayed port takes one,
+/// a client's stream another.
 fn default_allocations_max((first, last): (u16, u16)) -> usize {
     let ports = usize::from(last - first) + 1;
     let descriptors = host::descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
-    (ports * 9 / 10).clamp(1, usize::try_from(descriptors).unwrap_or(usize::MAX).max(1))
+    (ports * 9 / 10).clamp(1, usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(1))
 }

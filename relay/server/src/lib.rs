@@ -3,6 +3,7 @@
 //! [`start`] runs a relay in this process; `castling-relay` and `castling-signaling` both call it.
 
 pub mod admin;
+mod caps;
 pub mod config;
 mod edge;
 mod host;
@@ -27,6 +28,7 @@ use relay_proto::auth::Credentials;
 use relay_proto::policy::PeerPolicy;
 use relay_proto::relay::{Keys, Relay, Settings};
 
+use caps::Caps;
 pub use config::Config;
 use settings::SettingError;
 use shared::Shared;
@@ -67,10 +69,13 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         config.relay_ips.clone(),
         config.ports,
         config.limits,
+        Caps::new(config.rate_max, config.credential_bytes_max),
     ));
     let settings = relay_settings(&config, listening.iter().chain(&listening_tls));
     let nonce_key = random();
-    let relay = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let new = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let stream_relay = new();
+    let relay = || new().beside(&stream_relay);
     let mut workers = Vec::new();
     let mut rings = ring::connect(config.workers + 1);
     let stream_rings = rings.pop().expect("one worker more than for datagrams");
@@ -82,13 +87,14 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         };
         workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
-    let (relay, worker_shared) = (relay(), shared.clone());
+    let worker_shared = shared.clone();
     let doors = stream::Doors {
         certificates: config.certificates.clone(),
         trusted_proxies: config.trusted_proxies,
     };
-    let run =
-        move || stream::run(config.workers, worker_shared, relay, streams, doors, stream_rings);
+    let run = move || {
+        stream::run(config.workers, worker_shared, stream_relay, streams, doors, stream_rings)
+    };
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
     let certificates = config.certificates;
     let watch = certificates.clone().map(tls::Watch::start).transpose();
@@ -333,6 +339,8 @@ fn relay_settings<'a>(
         expiry_mode: config.expiry_mode,
         session_s_max: config.session_s_max,
         rfc5766_channels: config.rfc5766_channels,
+        strict_channels: config.strict_channels,
+        rate_max: config.allocation_rate_max,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use relay_proto::credential::room_of;
 use relay_proto::relay::PortFailure;
 
 /// Most of everything; `usize::MAX` is without limit.
@@ -31,7 +32,7 @@ pub struct Holder {
 impl Holder {
     /// `[<tenant>/]<room>` of `[<tenant>/]<room>.<peer>`; other users have no room.
     fn room(&self) -> Option<&str> {
-        self.user.split_once('.').map(|(room, _)| room)
+        room_of(&self.user)
     }
 }
 

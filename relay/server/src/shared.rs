@@ -11,6 +11,7 @@ use relay_proto::policy::RelayIp;
 use relay_proto::relay::{PortFailure, Snapshot};
 use relay_proto::request::PortWish;
 
+use crate::caps::Caps;
 use crate::host::Clock;
 use crate::ports::Pools;
 use crate::quota::{Holder, Limits, Quotas};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub clock: Clock,
     /// One for each worker.
     pub mailboxes: Vec<Mailbox>,
+    /// What may be carried.
+    pub caps: Caps,
     relay_ips: Vec<RelayIp>,
     first_port: u16,
     /// Worker number plus one by port, 0 if closed, by family.
@@ -84,12 +87,14 @@ impl Shared {
         relay_ips: Vec<RelayIp>,
         ports: (u16, u16),
         limits: Limits,
+        caps: Caps,
     ) -> Self {
         let count = usize::from(ports.1 - ports.0) + 1;
         let owners = || (0..count).map(|_| AtomicU8::new(0)).collect();
         Self {
             clock: Clock::start(),
             mailboxes: wakers.into_iter().map(Mailbox::new).collect(),
+            caps,
             relay_ips,
             first_port: ports.0,
             owners: [owners(), owners()],
@@ -339,7 +344,7 @@ mod tests {
     fn shared(ports: (u16, u16), per_user: usize) -> Shared {
         let wakers = vec![Waker::new().expect("waker"), Waker::new().expect("waker")];
         let limits = Limits { per_user, per_room: 1000, users_per_ip: 1000, all: 1000 };
-        Shared::new(wakers, vec![LOOPBACK], ports, limits)
+        Shared::new(wakers, vec![LOOPBACK], ports, limits, Caps::new(None, None))
     }
 
     fn holder(user: &str) -> Holder {

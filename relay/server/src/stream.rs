@@ -257,6 +257,7 @@ impl Hub {
             media.take_back(&mut edge.relay, DropReason::SendError);
         }
         edge.relay.client_closed(client);
-        edge.drain_effects();
+        let now = edge.shared.clock.now();
+        edge.drain_effects(now);
     }
 }

@@ -1,6 +1,7 @@
 //! The real program on loopback: what an operator sees, and what a stranger gets.
 
 mod relay {
+    mod limits;
     mod proxy;
     mod stream;
     mod tls;
