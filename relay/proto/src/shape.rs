@@ -19,6 +19,12 @@ impl Rate {
         NonZeroU64::new(bps).map(Self)
     }
 
+    /// The rate in bits per second.
+    #[must_use]
+    pub fn bps(self) -> u64 {
+        self.0.get()
+    }
+
     /// How long so many bytes take, in nanoseconds, rounded up.
     #[must_use]
     pub fn time_ns(self, bytes: usize) -> u64 {

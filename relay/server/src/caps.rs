@@ -3,7 +3,8 @@
 //! Both are off by default, and then cost the path of a packet one comparison.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relay_proto::credential;
@@ -16,10 +17,12 @@ const CREDENTIALS_MAX: usize = 16_384;
 
 /// The caps of a server, shared by its workers.
 pub struct Caps {
-    rate_max: Option<Rate>,
+    /// In bits per second; 0 is off.
+    rate_max: AtomicU64,
     /// When all that was sent has had its time, in nanoseconds of the clock.
     until_ns: AtomicU64,
-    credential_bytes_max: Option<u64>,
+    /// `u64::MAX` is off.
+    credential_bytes_max: AtomicU64,
     credentials: Mutex<HashMap<Box<str>, Usage>>,
 }
 
@@ -30,13 +33,34 @@ impl Caps {
     /// Caps on what the relay sends, and on what is carried for one credential in bytes.
     #[must_use]
     pub fn new(rate_max: Option<Rate>, credential_bytes_max: Option<u64>) -> Self {
-        let (until_ns, credentials) = (AtomicU64::new(0), Mutex::default());
-        Self { rate_max, until_ns, credential_bytes_max, credentials }
+        let caps = Self {
+            rate_max: AtomicU64::new(0),
+            until_ns: AtomicU64::new(0),
+            credential_bytes_max: AtomicU64::new(u64::MAX),
+            credentials: Mutex::default(),
+        };
+        caps.set(rate_max, credential_bytes_max);
+        caps
+    }
+
+    /// Other caps from now on. What allocations opened without a cap for their credential carry
+    /// stays uncounted.
+    pub fn set(&self, rate_max: Option<Rate>, credential_bytes_max: Option<u64>) {
+        self.rate_max.store(rate_max.map_or(0, Rate::bps), Relaxed);
+        self.credential_bytes_max.store(credential_bytes_max.unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Whether there is nothing to ask.
     pub fn are_off(&self) -> bool {
-        self.rate_max.is_none() && self.credential_bytes_max.is_none()
+        self.rate_max().is_none() && self.credential_bytes_max().is_none()
+    }
+
+    fn rate_max(&self) -> Option<Rate> {
+        Rate::from_bps(self.rate_max.load(Relaxed))
+    }
+
+    fn credential_bytes_max(&self) -> Option<u64> {
+        Some(self.credential_bytes_max.load(Relaxed)).filter(|bytes| *bytes != u64::MAX)
     }
 
     /// Where a new allocation's payload is counted; `None` if nobody asks.
@@ -50,7 +74,7 @@ impl Caps {
         if self.is_busy(now) {
             return Err(PortFailure::Capacity);
         }
-        let Some(bytes_max) = self.credential_bytes_max else { return Ok(None) };
+        let Some(bytes_max) = self.credential_bytes_max() else { return Ok(None) };
         if credential::split(username).is_none() {
             return Ok(None);
         }
@@ -62,7 +86,7 @@ impl Caps {
             }
         }
         let usage = known.entry(username.into()).or_default();
-        let is_left = usage.load(Ordering::Relaxed) < bytes_max;
+        let is_left = usage.load(Relaxed) < bytes_max;
         is_left.then(|| Some(usage.clone())).ok_or(PortFailure::Quota)
     }
 
@@ -71,10 +95,10 @@ impl Caps {
     /// # Errors
     /// The credential has had its bytes.
     pub fn carry(&self, usage: Option<&Usage>, bytes: usize) -> Result<(), DropReason> {
-        let (Some(usage), Some(bytes_max)) = (usage, self.credential_bytes_max) else {
+        let (Some(usage), Some(bytes_max)) = (usage, self.credential_bytes_max()) else {
             return Ok(());
         };
-        let before = usage.fetch_add(bytes as u64, Ordering::Relaxed);
+        let before = usage.fetch_add(bytes as u64, Relaxed);
         if before < bytes_max { Ok(()) } else { Err(DropReason::Quota) }
     }
 
@@ -83,17 +107,17 @@ impl Caps {
     /// # Errors
     /// It is above the rate.
     pub fn send(&self, now: Now, bytes: usize) -> Result<(), DropReason> {
-        let Some(rate) = self.rate_max else { return Ok(()) };
+        let Some(rate) = self.rate_max() else { return Ok(()) };
         let charge = |until_ns| shape::after(until_ns, now, rate, bytes);
-        let charged = self.until_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charge);
+        let charged = self.until_ns.fetch_update(Relaxed, Relaxed, charge);
         charged.map(|_| ()).map_err(|_| DropReason::Shaped)
     }
 
     /// Half of the burst is used up: more comes in than may go out.
     fn is_busy(&self, now: Now) -> bool {
-        let until_ns = self.until_ns.load(Ordering::Relaxed);
+        let until_ns = self.until_ns.load(Relaxed);
         let now_ns = now.mono_ms.saturating_mul(1_000_000);
-        self.rate_max.is_some() && until_ns.saturating_sub(now_ns) > shape::BURST_NS / 2
+        self.rate_max().is_some() && until_ns.saturating_sub(now_ns) > shape::BURST_NS / 2
     }
 }
 

@@ -3,23 +3,30 @@
 //! [`start`] runs a relay in this process; `castling-relay` and `castling-signaling` both call it.
 
 pub mod admin;
+mod api;
 mod caps;
 pub mod config;
+pub mod control;
 mod edge;
 mod host;
 mod metrics;
+mod order;
 mod ports;
 mod quota;
 mod ring;
+pub mod secrets;
 pub mod settings;
 mod shared;
+mod signals;
 mod socket;
 mod stream;
 pub mod tls;
+mod watch;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -29,11 +36,17 @@ use relay_proto::policy::PeerPolicy;
 use relay_proto::relay::{Keys, Relay, Settings};
 
 use caps::Caps;
+pub use relay_proto::Who;
+
 pub use config::Config;
+use control::Control;
+pub use control::Kicked;
 use settings::SettingError;
 use shared::Shared;
+pub use signals::serve;
 use socket::Waker;
 use tls::Certificates;
+use watch::Watch;
 use worker::{Listener, Worker};
 
 /// Most ports tried where the kernel may choose one.
@@ -49,9 +62,10 @@ pub struct Handle {
     listening_tls: Vec<SocketAddr>,
     certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
+    control: Arc<Control>,
     workers: Vec<JoinHandle<()>>,
     admin: Option<admin::Server>,
-    certificate_watch: Option<tls::Watch>,
+    watch: Option<Watch>,
 }
 
 /// Starts a relay: when this returns, its sockets are bound.
@@ -64,14 +78,17 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
     let wakers: io::Result<Vec<_>> = (0..=config.workers).map(|_| Waker::new()).collect();
-    let shared = Arc::new(Shared::new(
+    let shared = Shared::new(
         wakers.map_err(failed)?,
         config.relay_ips.clone(),
         config.ports,
         config.limits,
         Caps::new(config.rate_max, config.credential_bytes_max),
-    ));
-    let settings = relay_settings(&config, listening.iter().chain(&listening_tls));
+    );
+    let shared = Arc::new(shared.preserving_dscp(config.preserve_dscp));
+    let own: Vec<_> = listening.iter().chain(&listening_tls).copied().collect();
+    let control = Arc::new(Control::new(shared.clone(), config.clone(), own));
+    let settings = control.relay_settings();
     let nonce_key = random();
     let new = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
     let stream_relay = new();
@@ -97,12 +114,16 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     };
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
     let certificates = config.certificates;
-    let watch = certificates.clone().map(tls::Watch::start).transpose();
-    let certificate_watch = watch.map_err(|error| SettingError::new("tls-cert", error))?;
-    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone(), certificates.clone());
-    let admin = admin::serve(admin, page, config.admin_token)?;
-    let admin = Some(admin);
-    Ok(Handle { listening, listening_tls, certificates, shared, workers, admin, certificate_watch })
+    let page = metrics::Page::new(
+        shared.clone(),
+        config.relay_ips.clone(),
+        control.clone(),
+        certificates.clone(),
+    );
+    let admin = admin::serve(admin, page, control.clone(), config.admin_token)?;
+    let watch = Watch::start(control.clone()).map_err(failed)?;
+    let (admin, watch) = (Some(admin), Some(watch));
+    Ok(Handle { listening, listening_tls, certificates, shared, control, workers, admin, watch })
 }
 
 impl Handle {
@@ -124,17 +145,37 @@ impl Handle {
         self.certificates.as_ref()
     }
 
-    /// Has the certificate's files read now, whether or not they seem to have changed.
-    pub fn reload_certificate(&self) {
-        if let Some(watch) = &self.certificate_watch {
-            watch.read_now();
-        }
-    }
-
     /// Where metrics and health are served.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(admin::Server::address)
+    }
+
+    /// Reads the settings again and applies what can change while calls go on, all or nothing.
+    /// Returns the keys that changed but need a restart. The log says the same.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, after which everything is as it was; or the
+    /// configuration has no [`config::Source`].
+    pub fn reload(&self) -> Result<Vec<String>, SettingError> {
+        self.control.reload()
+    }
+
+    /// Ends all allocations of a user or a room and revokes the name for `for_s` seconds, or for
+    /// as long as the credentials in use were good. When this returns, no byte of theirs goes
+    /// either way.
+    pub fn kick(&self, who: &Who, for_s: u64) -> Kicked {
+        self.control.kick(who, for_s)
+    }
+
+    /// Opens no new allocations from now on; those that live go on.
+    pub fn drain(&self) {
+        self.control.drain();
+    }
+
+    /// Waits until the relay drains and is empty, or has drained for as long as it may.
+    pub async fn drained(&self) {
+        self.control.drained().await;
     }
 
     /// Ends every allocation and thread.
@@ -146,7 +187,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.admin = None;
-        self.certificate_watch = None;
+        self.watch = None;
         for mailbox in &self.shared.mailboxes {
             mailbox.stop.store(true, Ordering::Relaxed);
             mailbox.waker.wake();
@@ -156,21 +197,6 @@ impl Drop for Handle {
             let _ = worker.join();
         }
     }
-}
-
-/// Waits until this process is told to end (INT or TERM).
-pub fn wait_for_end() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime needs one descriptor");
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut term = signal(SignalKind::terminate()).expect("TERM can be handled");
-        let mut int = signal(SignalKind::interrupt()).expect("INT can be handled");
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    });
 }
 
 /// Runs a worker on a thread of its own.
@@ -227,6 +253,10 @@ fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
         match bind_both(address, config.workers, stun_only) {
             Ok((bound, sockets, stream)) => {
                 for (worker, socket) in datagrams.iter_mut().zip(sockets) {
+                    if config.preserve_dscp {
+                        socket::report_class(socket.as_fd(), bound.is_ipv4())
+                            .map_err(|error| SettingError::new("preserve-dscp", error))?;
+                    }
                     worker.push(Listener { socket, stun_only });
                 }
                 if let Some(stream) = stream {
@@ -312,11 +342,8 @@ fn advice(error: &io::Error) -> String {
     }
 }
 
-fn relay_settings<'a>(
-    config: &Config,
-    listening: impl Iterator<Item = &'a SocketAddr>,
-) -> Settings {
-    let mut service_ports: Vec<u16> = listening.map(SocketAddr::port).collect();
+fn relay_settings(config: &Config, listening: &[SocketAddr], own_ips: Vec<IpAddr>) -> Settings {
+    let mut service_ports: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
     service_ports.extend([config.stun_alt_port, config.admin.port()]);
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
@@ -330,7 +357,7 @@ fn relay_settings<'a>(
             relay_ips: config.relay_ips.clone(),
             relay_ports: first..=last,
             service_ports,
-            own_ips: host::own_ips(),
+            own_ips,
             allow: config.allow_peers.clone(),
             deny: config.deny_peers.clone(),
         },

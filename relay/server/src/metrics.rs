@@ -15,6 +15,7 @@ use relay_proto::relay::{Closed, Snapshot};
 use relay_proto::stun::Method;
 use relay_proto::traffic::{Count, DropReason, Traffic};
 
+use crate::control::Control;
 use crate::shared::Shared;
 use crate::tls::{Certificates, Validity};
 
@@ -26,6 +27,7 @@ const BEAT_MS_MAX: u64 = 3_000;
 pub struct Page {
     shared: Arc<Shared>,
     relay_ips: Vec<RelayIp>,
+    control: Arc<Control>,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -35,9 +37,10 @@ impl Page {
     pub fn new(
         shared: Arc<Shared>,
         relay_ips: Vec<RelayIp>,
+        control: Arc<Control>,
         certificates: Option<Arc<Certificates>>,
     ) -> Self {
-        Self { shared, relay_ips, certificates }
+        Self { shared, relay_ips, control, certificates }
     }
 
     /// Whether every worker turns.
@@ -59,6 +62,7 @@ impl Page {
         let workers = self.shared.mailboxes.len() - 1;
         families.push(gauge("relay_workers", "Threads for UDP.", workers));
         families.extend(self.certificates.iter().flat_map(|it| tls(it)));
+        families.extend(operations(&self.control));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
         encode(families)
@@ -199,6 +203,25 @@ fn requests(requests: &BTreeMap<(Method, u16), u64>) -> MetricFamily {
         (vec![("method", method.name()), ("class", class), ("code", text.as_str())], *count)
     });
     counter("relay_requests_total", "Requests answered; code 0 is success.", samples)
+}
+
+/// What the operator did to the relay.
+fn operations(control: &Control) -> [MetricFamily; 3] {
+    let (succeeded, failed, last_success_unix_s) = control.reloads().figures();
+    let reloads = [(vec![("result", "success")], succeeded), (vec![("result", "failure")], failed)];
+    [
+        counter("relay_reloads_total", "Times that settings or secrets were read again.", reloads),
+        gauge(
+            "relay_config_last_reload_success_timestamp_seconds",
+            "When what is in force was read.",
+            last_success_unix_s,
+        ),
+        gauge(
+            "relay_draining",
+            "1 if nobody gets a new allocation.",
+            u64::from(control.is_draining()),
+        ),
+    ]
 }
 
 /// The kernel's own counters of every interface but loopback.

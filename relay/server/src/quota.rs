@@ -53,6 +53,17 @@ impl Quotas {
         Self { limits, all: 0, users, rooms, ips }
     }
 
+    /// Other limits from now on. Whoever has more keeps it and gets nothing new.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// All that was charged and not given back.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
     /// Charges one allocation, or nothing.
     ///
     /// # Errors
@@ -162,6 +173,20 @@ mod tests {
         assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
         quotas.discharge(&holder("ben", 1));
         assert_eq!(quotas.charge(&holder("cleo", 1)), Ok(()));
+    }
+
+    #[test]
+    fn lowered_limit_takes_nothing_and_gives_nothing() {
+        let mut quotas = Quotas::new(LIMITS);
+        for _ in 0..2 {
+            assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
+        }
+        quotas.set_limits(Limits { per_user: 1, ..LIMITS });
+        assert_eq!(quotas.all(), 2);
+        quotas.discharge(&holder("ana", 1));
+        assert_eq!(quotas.charge(&holder("ana", 1)), Err(PortFailure::Quota));
+        quotas.discharge(&holder("ana", 1));
+        assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
     }
 
     #[test]

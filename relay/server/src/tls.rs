@@ -4,12 +4,11 @@
 //! about a client after its connection.
 
 mod validity;
-mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -18,9 +17,9 @@ use rustls::{ServerConfig, ServerConnection};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use crate::secrets::{Signature, Watched};
 use crate::settings::SettingError;
 pub use validity::Validity;
-pub use watch::Watch;
 
 /// The protocol that a client may ask for by name (RFC 7443 §3.1). A client that asks for none is
 /// welcome; one that asks for others only is refused (RFC 7301 §3.2).
@@ -43,8 +42,7 @@ pub struct Certificates {
     files: Files,
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    /// The files as they were before they were first read.
-    loaded: [watch::Print; 2],
+    watched: Mutex<Watched<Signatures>>,
     failures: AtomicU64,
 }
 
@@ -55,7 +53,8 @@ impl Certificates {
     /// A file that cannot be read or used, or two that do not fit each other: the operator's
     /// mistake. The error is named after the flag of that file.
     pub fn load(files: Files) -> Result<Self, SettingError> {
-        let loaded = watch::prints(&files);
+        // Before they are read, so that no change between the two goes unnoticed.
+        let seen = files.signatures();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let current = Arc::new(Current(RwLock::new(Arc::new(Pair::read(&files, &provider)?))));
         let config = ServerConfig::builder_with_provider(provider)
@@ -68,7 +67,8 @@ impl Certificates {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let config = Arc::new(config);
-        Ok(Self { files, config, current, loaded, failures: AtomicU64::new(0) })
+        let watched = Mutex::new(Watched::new(seen));
+        Ok(Self { files, config, current, watched, failures: AtomicU64::new(0) })
     }
 
     /// The server's side of a new connection, with the certificate of this moment.
@@ -81,19 +81,25 @@ impl Certificates {
         Ok(session)
     }
 
-    /// The host that clients are to verify: `page`, if the certificate is valid for it, else the
-    /// first name of the certificate; `None` if it has none but with wildcards.
+    /// Whether a client that wants to reach `host`, a name or an address, accepts the certificate
+    /// for it.
     #[must_use]
-    pub fn host_for(&self, page: Option<&str>) -> Option<String> {
+    pub fn covers(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let pair = self.current.pair();
+        let certificate = webpki::EndEntityCert::try_from(pair.certificate());
+        certificate.ok().zip(ServerName::try_from(bare).ok()).is_some_and(|(certificate, name)| {
+            certificate.verify_is_valid_for_subject_name(&name).is_ok()
+        })
+    }
+
+    /// The first name of the certificate that is no pattern.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
         let pair = self.current.pair();
         let certificate = webpki::EndEntityCert::try_from(pair.certificate()).ok()?;
-        let covers = |host: &&str| {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            let name = ServerName::try_from(bare);
-            name.is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
-        };
-        let own = || certificate.valid_dns_names().find(|name| !name.starts_with('*'));
-        page.filter(covers).or_else(own).map(str::to_owned)
+        let name = certificate.valid_dns_names().find(|name| !name.starts_with('*'));
+        name.map(str::to_owned)
     }
 
     /// From when until when the certificate is valid.
@@ -108,14 +114,44 @@ impl Certificates {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Reads the files again; connections that live keep what they have.
-    ///
-    /// # Errors
-    /// As [`Certificates::load`]; the certificate stays what it was.
-    fn reload(&self) -> Result<(), SettingError> {
-        let pair = Pair::read(&self.files, self.config.crypto_provider())?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-        Ok(())
+    /// Reads the files again if they have changed; called twice a second. Connections that live
+    /// keep what they have. Files that cannot be used change nothing, and are reported once.
+    pub fn look(&self) {
+        if !self.watched().is_due(self.files.signatures()) {
+            return;
+        }
+        match Pair::read(&self.files, self.config.crypto_provider()) {
+            Ok(pair) => {
+                self.current.replace(Arc::new(pair));
+                tracing::info!("TLS certificate read again");
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "TLS certificate not read again; the old one stays");
+            }
+        }
+    }
+
+    /// Serves what was read anew, if it comes from the same files.
+    pub fn take_over(&self, new: &Self) {
+        if new.files == self.files {
+            self.current.replace(new.current.pair());
+            std::mem::swap(&mut *self.watched(), &mut *new.watched());
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched<Signatures>> {
+        // It is a value, and whole at any time.
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The states of both files.
+type Signatures = [Option<Signature>; 2];
+
+impl Files {
+    fn signatures(&self) -> Signatures {
+        [Signature::of(&self.certificate), Signature::of(&self.key)]
     }
 }
 
@@ -178,6 +214,10 @@ impl Current {
         // A pair is replaced as a whole, so a writer that panicked left a good one.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn replace(&self, pair: Arc<Pair>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
+    }
 }
 
 impl ResolvesServerCert for Current {
@@ -188,33 +228,82 @@ impl ResolvesServerCert for Current {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
     use super::*;
 
-    fn certificates(names: &[&str]) -> Certificates {
+    /// A new pair in these files.
+    fn make(files: &Files, names: &[&str]) {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        fs::write(&files.certificate, made.cert.pem()).expect("written");
+        fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
+    }
+
+    fn files(folder: &TempDir) -> Files {
+        let path = |name| folder.path().join(name);
+        Files { certificate: path("cert.pem"), key: path("key.pem") }
+    }
+
+    fn certificates(names: &[&str]) -> Certificates {
         let folder = tempfile::tempdir().expect("folder");
-        let files = Files {
-            certificate: folder.path().join("cert.pem"),
-            key: folder.path().join("key.pem"),
-        };
-        std::fs::write(&files.certificate, made.cert.pem()).expect("written");
-        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
-        Certificates::load(files).expect("a pair")
+        make(&files(&folder), names);
+        Certificates::load(files(&folder)).expect("a pair")
     }
 
     #[test]
-    fn clients_are_told_a_host_that_they_can_verify() {
-        let own = certificates(&["turn.example", "*.class.example", "192.0.2.7"]);
-        let told = |page| own.host_for(Some(page));
-        assert_eq!(told("turn.example").as_deref(), Some("turn.example"));
-        assert_eq!(told("a.class.example").as_deref(), Some("a.class.example"));
-        assert_eq!(told("192.0.2.7").as_deref(), Some("192.0.2.7"));
-        assert_eq!(told("192.0.2.8").as_deref(), Some("turn.example"), "another host");
-        assert_eq!(told("[::1]").as_deref(), Some("turn.example"));
-        assert_eq!(own.host_for(None).as_deref(), Some("turn.example"));
-        let wild = certificates(&["*.class.example"]);
-        assert_eq!(wild.host_for(Some("class.example")), None);
-        assert_eq!(wild.host_for(None), None, "nobody is called *");
+    fn files_are_followed_and_broken_ones_are_reported_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let files = files(&folder);
+        make(&files, &["a.example"]);
+        let served = Certificates::load(files.clone()).expect("a pair");
+        let state = || (served.name().expect("a name"), served.reload_failures());
+        let look = || (0..4).for_each(|_| served.look());
+        look();
+        assert_eq!(state(), ("a.example".to_owned(), 0), "nothing has changed");
+        make(&files, &["b.example"]);
+        served.look();
+        assert_eq!(state().0, "a.example", "it may not be whole yet");
+        look();
+        assert_eq!(state(), ("b.example".to_owned(), 0));
+
+        let key = fs::read(&files.key).expect("a key");
+        make(&files, &["c.example"]);
+        fs::write(&files.key, key).expect("written");
+        look();
+        assert_eq!(state(), ("b.example".to_owned(), 1), "they do not fit");
+        fs::remove_file(&files.key).expect("removed");
+        look();
+        assert_eq!(state(), ("b.example".to_owned(), 2));
+        make(&files, &["c.example"]);
+        look();
+        assert_eq!(state(), ("c.example".to_owned(), 2));
+    }
+
+    #[test]
+    fn pair_that_a_reload_has_read_is_taken_over_from_the_same_files_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        make(&files(&folder), &["a.example"]);
+        let served = Certificates::load(files(&folder)).expect("a pair");
+        served.take_over(&certificates(&["other.example"]));
+        assert_eq!(served.name().as_deref(), Some("a.example"));
+        make(&files(&folder), &["b.example"]);
+        served.take_over(&Certificates::load(files(&folder)).expect("a pair"));
+        assert_eq!(served.name().as_deref(), Some("b.example"));
+    }
+
+    #[test]
+    fn names_and_addresses_are_covered_as_clients_see_it() {
+        let own = certificates(&["*.class.example", "turn.example", "192.0.2.7", "2001:db8::7"]);
+        for host in ["turn.example", "a.class.example", "192.0.2.7", "[2001:db8::7]"] {
+            assert!(own.covers(host), "{host}");
+        }
+        for host in ["class.example", "a.b.class.example", "192.0.2.8", "[::1]", "", "a b"] {
+            assert!(!own.covers(host), "{host}");
+        }
+        assert_eq!(own.name().as_deref(), Some("turn.example"));
+        assert_eq!(certificates(&["*.class.example"]).name(), None, "nobody is called *");
     }
 }
