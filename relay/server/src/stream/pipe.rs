@@ -177,11 +177,25 @@ impl Tls {
 
     fn write(&mut self, backlog: &mut Backlog) -> io::Result<()> {
         if !self.session.wants_write() {
-            let taken = self.session.writer().write_vectored(&backlog.pieces())?;
+            let taken = self.seal(&backlog.pieces())?;
             self.overhead.sealed(taken);
             backlog.wrote(taken);
         }
         self.flush()
+    }
+
+    /// Seals each message by itself, as many as there is room for: a client can open it as soon
+    /// as it is there, and some take a record for a message.
+    fn seal(&mut self, messages: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taken = 0;
+        for message in messages {
+            let count = self.session.writer().write(message)?;
+            taken += count;
+            if count < message.len() {
+                break;
+            }
+        }
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -131,6 +131,25 @@ fn message_inside_tls_may_come_byte_by_byte() {
     client.allocate();
 }
 
+/// Some clients take a record for a message, `turnutils_uclient` among them.
+#[test]
+fn answers_that_leave_together_are_records_of_their_own() {
+    /// Header, content type and tag (RFC 8446 §5.2).
+    const RECORD_OVERHEAD: u64 = 5 + 1 + 16;
+    const ANSWER: u64 = 32;
+    let state = state();
+    let (relay, _) = relay(&state);
+    let (mut client, carried) = over_tls(tls_at(&relay));
+    let (_, before) = carried.bytes();
+    let together = [client.binding(), client.binding(), client.binding()].concat();
+    client.send(&together);
+    for _ in 0..3 {
+        assert!(is_success(&client.next().expect("answered")));
+    }
+    let (_, after) = carried.bytes();
+    assert_eq!(after - before, 3 * (ANSWER + RECORD_OVERHEAD));
+}
+
 /// STR-03, STR-04 inside TLS.
 #[test]
 fn tls_stream_ends_with_a_goodbye_and_so_does_its_allocation() {
