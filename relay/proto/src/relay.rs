@@ -10,10 +10,12 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
+use crate::farewell::Farewells;
 use crate::icmp::IcmpFate;
 use crate::limit::Limit;
+use crate::nonce::Nonces;
 use crate::operator::Alternates;
 use crate::policy::PeerPolicy;
 use crate::replace::Searches;
@@ -306,6 +308,7 @@ pub struct Relay {
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
+    pub(crate) farewells: Farewells,
     /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
@@ -355,6 +358,7 @@ impl Relay {
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
+            farewells: Farewells::new(seed),
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
@@ -441,6 +445,11 @@ impl Relay {
     pub fn stream_broken(&mut self, from: ClientAddr, bytes: &[u8]) {
         self.count_client_rx(from, bytes);
         self.refuse(DropReason::Malformed);
+    }
+
+    /// A client's stream carried this many bytes that belong to no message, such as TLS's own.
+    pub fn stream_overhead(&mut self, client: ClientAddr, received: usize, sent: usize) {
+        self.counters.traffic.stream_overhead(client, received, sent);
     }
 
     /// A client's stream has ended, and its allocation with it (RFC 8656 §5); drain the effects.
@@ -531,6 +540,7 @@ impl Relay {
     /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
     /// again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
+        self.farewells.forget(now);
         for _ in 0..TICK_EXPIRIES_MAX {
             match self.deadlines.peek() {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}
@@ -822,7 +832,7 @@ fn framing(
         let number = channel.number;
         let pad = match allocation.client.transport {
             Transport::Udp => 0,
-            Transport::Tcp => padding(payload),
+            Transport::Tcp | Transport::Tls => padding(payload),
         };
         return Ok((Head::channel(number, length), pad));
     }
