@@ -6,6 +6,7 @@ mod relay {
     mod auth;
     mod budget;
     mod channel;
+    mod corpus;
     mod counters;
     mod data;
     mod framing;
@@ -16,6 +17,9 @@ mod relay {
     mod properties;
     mod refresh;
     mod stream;
+    /// Shared with the fuzzer.
+    #[path = "../../fuzz/src/targets/mod.rs"]
+    mod targets;
     mod vectors;
     mod walk;
     mod wire;

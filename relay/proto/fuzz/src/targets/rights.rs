@@ -1,0 +1,107 @@
+//! What a client has been granted, kept naively: the most that it may do at any moment.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use relay_proto::attribute as attr;
+use relay_proto::request;
+use relay_proto::stun::{Message, Method};
+
+const PERMISSION_MS: u64 = 300_000;
+const CHANNEL_MS: u64 = 600_000;
+
+/// An allocation as its client may count on it.
+#[derive(Default)]
+pub struct Rights {
+    ends_ms: u64,
+    relayed: Option<SocketAddr>,
+    permissions: BTreeMap<IpAddr, u64>,
+    channels: BTreeMap<u16, (SocketAddr, u64)>,
+}
+
+impl Rights {
+    /// An allocation lives for so long, opened at `relayed` or refreshed.
+    pub fn live(&mut self, now_ms: u64, lifetime_s: u32, relayed: Option<SocketAddr>) {
+        if relayed.is_some() && relayed != self.relayed {
+            *self = Self { relayed, ..Self::default() };
+        }
+        self.ends_ms = now_ms + u64::from(lifetime_s) * 1000;
+    }
+
+    /// The relay said yes to this.
+    pub fn granted(&mut self, now_ms: u64, method: Method, request: &Message<'_>) {
+        let peers = match method {
+            Method::CreatePermission => request::permission_peers(request).expect("granted"),
+            Method::ChannelBind => {
+                let (number, peer) = request::channel_bind(request, true).expect("granted");
+                let peer = own_as_told(peer);
+                let other = self.channel(now_ms, number.value());
+                assert!(other.is_none_or(|other| other == peer), "I-10: {other:?}, {peer}");
+                let mut bound = self.channels.iter().filter(|(_, (_, ends_ms))| now_ms < *ends_ms);
+                let twin = bound.find(|(other, (to, _))| *to == peer && **other != number.value());
+                assert_eq!(twin, None, "I-10");
+                self.channels.insert(number.value(), (peer, now_ms + CHANNEL_MS));
+                vec![peer]
+            }
+            _ => return,
+        };
+        for peer in peers {
+            self.permissions.insert(own_as_told(peer).ip(), now_ms + PERMISSION_MS);
+        }
+        assert!(request.attribute(attr::XOR_PEER_ADDRESS).is_some());
+    }
+
+    /// The peer of a channel.
+    pub fn channel(&self, now_ms: u64, number: u16) -> Option<SocketAddr> {
+        let (peer, ends_ms) = self.channels.get(&number)?;
+        (now_ms < *ends_ms).then_some(*peer)
+    }
+
+    /// Whether payload may go to this address now.
+    pub fn may_reach(&self, now_ms: u64, to: SocketAddr) -> bool {
+        self.may_hear(now_ms, to) && to.port() != 0 && Some(to) != self.relayed && is_harmless(to)
+    }
+
+    /// Whether payload may come from there now.
+    pub fn may_hear(&self, now_ms: u64, from: SocketAddr) -> bool {
+        let is_live = |ends_ms: &u64| now_ms < *ends_ms;
+        let is_bound = self.channels.values().any(|(peer, ends)| *peer == from && is_live(ends));
+        let is_permitted = self.permissions.get(&from.ip()).is_some_and(is_live);
+        now_ms < self.ends_ms && (is_bound || is_permitted)
+    }
+}
+
+/// The relay's address in the form that clients are told.
+fn own_as_told(peer: SocketAddr) -> SocketAddr {
+    let own: SocketAddr = ([10, 0, 0, 5], peer.port()).into();
+    if peer == own { ([203, 0, 113, 1], peer.port()).into() } else { peer }
+}
+
+/// A coarse reading of the peer policy of the tests' world: public addresses, the documentation
+/// networks that it opens, and ports of the relay itself.
+fn is_harmless(to: SocketAddr) -> bool {
+    match to.ip() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            let is_own = [a, b, c] == [203, 0, 113] && to.port() >= 49_152;
+            let is_opened = [a, b, c] == [198, 51, 100];
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_special = ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || is_shared
+                || a == 0
+                || a >= 224;
+            is_own || is_opened || !is_special
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, ..] = ip.segments();
+            let is_own = ip.segments() == [0x2001, 0xDB8, 0, 1, 0, 0, 0, 1] && to.port() >= 49_152;
+            let is_opened = [a, b, c] == [0x2001, 0xDB8, 9];
+            let is_public = a & 0xE000 == 0x2000 && a != 0x2002 && !(a == 0x2001 && b == 0xDB8);
+            let is_translated = [a, b, c] == [0x64, 0xFF9B, 0];
+            is_own || is_opened || is_public || is_translated
+        }
+    }
+}
