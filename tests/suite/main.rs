@@ -5,7 +5,9 @@
 
 mod browser;
 mod call;
+mod calls;
 mod class;
+mod flood;
 mod laboratory;
 mod page;
 mod refusals;

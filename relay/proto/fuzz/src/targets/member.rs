@@ -13,7 +13,7 @@ use super::super::world::{
     Client, Ports, Reply, World, channel_data, client_addr, client_addr_v6, ip, peer,
 };
 use super::input::Input;
-use super::rights::Rights;
+use super::rights::{Rights, own_as_told};
 
 /// Most steps of one input.
 const STEPS_MAX: usize = 100;
@@ -128,11 +128,17 @@ impl School {
             6 | 7 => {
                 let to = self.any_peer(input);
                 let bytes = self.world.indication(to, input.bytes());
-                self.client_sends(who, &bytes, input);
+                let now_ms = self.world.now.mono_ms;
+                let may = self.clients[who].rights.may_reach(now_ms, own_as_told(to));
+                let left = self.client_sends(who, &bytes, input);
+                assert_eq!(left, may, "{to}");
             }
             8 | 9 => {
-                let bytes = channel_data(number(input), input.bytes());
-                self.client_sends(who, &bytes, input);
+                let number = number(input);
+                let bytes = channel_data(number, input.bytes());
+                let may = self.clients[who].rights.may_send(self.world.now.mono_ms, number);
+                let left = self.client_sends(who, &bytes, input);
+                assert_eq!(left, may, "{number:#x}");
             }
             10 => self.peer_sends(input),
             11 => self.pass(input),
@@ -275,15 +281,16 @@ impl School {
         true
     }
 
-    /// A datagram of a client that need not be signed.
-    fn client_sends(&mut self, who: usize, bytes: &[u8], input: &mut Input<'_>) {
+    /// A datagram of a client that need not be signed; whether it leaves the relay.
+    fn client_sends(&mut self, who: usize, bytes: &[u8], input: &mut Input<'_>) -> bool {
         let now = self.world.now;
         let from = self.clients[who].client.addr;
         let verdict = self.world.relay.from_client(now, from, bytes);
+        let leaves = matches!(verdict, Verdict::ToPeer { .. } | Verdict::Hairpin { .. });
         match verdict {
             Verdict::Control | Verdict::Drop(_) => {}
             Verdict::ToPeer { via, to, payload } => {
-                assert!(self.clients[who].rights.may_reach(now.mono_ms, to.0), "I-1: {to:?}");
+                assert!(self.clients[who].rights.may_send_to(now.mono_ms, to.0), "I-1: {to:?}");
                 self.to_peers.packets += 1;
                 self.to_peers.bytes += payload.len() as u64;
                 if input.byte() == 255 {
@@ -294,7 +301,7 @@ impl School {
                 }
             }
             Verdict::Hairpin { via, from, to, payload } => {
-                assert!(self.clients[who].rights.may_reach(now.mono_ms, to.0), "I-1: {to:?}");
+                assert!(self.clients[who].rights.may_send_to(now.mono_ms, to.0), "I-1: {to:?}");
                 assert_ne!(from, to);
                 let is_open =
                     self.world.opened.iter().any(|port| {
@@ -312,6 +319,7 @@ impl School {
         let replies = self.replies();
         assert!(replies.len() <= 1, "{replies:?}");
         assert!(replies.iter().all(|reply| reply.to == from));
+        leaves
     }
 
     fn relay_hears(&mut self, from: RelayAddr, to: RelayAddr, payload: &[u8]) {

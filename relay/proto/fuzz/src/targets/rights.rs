@@ -46,6 +46,8 @@ impl Rights {
             _ => return,
         };
         for peer in peers {
+            let any_port = SocketAddr::new(peer.ip(), 50_000);
+            assert!(is_harmless(own_as_told(any_port)), "granted: {peer}");
             self.permissions.insert(own_as_told(peer).ip(), now_ms + PERMISSION_MS);
         }
         assert!(request.attribute(attr::XOR_PEER_ADDRESS).is_some());
@@ -57,8 +59,20 @@ impl Rights {
         (now_ms < *ends_ms).then_some(*peer)
     }
 
-    /// Whether payload may go to this address now.
+    /// Whether payload may go to this address now: by a Send indication.
     pub fn may_reach(&self, now_ms: u64, to: SocketAddr) -> bool {
+        let is_permitted = self.permissions.get(&to.ip()).is_some_and(|ends_ms| now_ms < *ends_ms);
+        let is_reachable = to.port() != 0 && Some(to) != self.relayed && is_harmless(to);
+        now_ms < self.ends_ms && is_permitted && is_reachable
+    }
+
+    /// Whether payload may go through this channel now.
+    pub fn may_send(&self, now_ms: u64, number: u16) -> bool {
+        now_ms < self.ends_ms && self.channel(now_ms, number).is_some()
+    }
+
+    /// Whether payload may go to this address now, whichever way.
+    pub fn may_send_to(&self, now_ms: u64, to: SocketAddr) -> bool {
         self.may_hear(now_ms, to) && to.port() != 0 && Some(to) != self.relayed && is_harmless(to)
     }
 
@@ -72,7 +86,7 @@ impl Rights {
 }
 
 /// The relay's address in the form that clients are told.
-fn own_as_told(peer: SocketAddr) -> SocketAddr {
+pub fn own_as_told(peer: SocketAddr) -> SocketAddr {
     let own: SocketAddr = ([10, 0, 0, 5], peer.port()).into();
     if peer == own { ([203, 0, 113, 1], peer.port()).into() } else { peer }
 }
