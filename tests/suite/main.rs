@@ -9,6 +9,7 @@ mod calls;
 mod class;
 mod flood;
 mod laboratory;
+mod nat;
 mod page;
 mod refusals;
 mod relay;

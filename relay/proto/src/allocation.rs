@@ -7,15 +7,22 @@ use crate::address::{ChannelNumber, ClientAddr, Family, RelayAddr};
 use crate::attribute::ReservationToken;
 use crate::auth::Owner;
 use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
+use crate::shape::{Rate, Used};
+use crate::standing::{Judged, Reach, Rules, Standing};
 use crate::stun::TransactionId;
-use crate::traffic::Carried;
+use crate::traffic::{Carried, DropReason};
 
 /// How long a permission lasts (RFC 8656 §9).
 pub const PERMISSION_LIFETIME_MS: u64 = 300_000;
 /// How long a channel lasts (RFC 8656 §12).
 pub const CHANNEL_LIFETIME_MS: u64 = 600_000;
+/// How long after its end a channel's number and peer stay each other's, if channels are strict
+/// (RFC 8656 §12).
+pub const CHANNEL_QUARANTINE_MS: u64 = 300_000;
 /// How long after the last payload a link still counts as carrying.
 pub const CARRYING_S: u32 = 10;
+/// Most channels that are kept, with those that wait for the end of their quarantine.
+const CHANNELS_KEPT_MAX: usize = 256;
 /// How many peers without a channel are told apart when links are counted.
 const FLOWS: usize = 4;
 
@@ -24,6 +31,7 @@ const FLOWS: usize = 4;
 pub(crate) struct Limits {
     pub permissions_max: usize,
     pub channels_max: usize,
+    pub strict_channels: bool,
 }
 
 /// One relayed port and all that hangs on it (RFC 8656 §3.2).
@@ -48,8 +56,14 @@ pub(crate) struct Allocation {
     pub granted_s: u32,
     /// Names the next port, if it was reserved.
     pub reserved: Option<ReservationToken>,
+    /// When its client was last heard of, in seconds of the monotonic clock.
+    pub heard_s: u32,
+    /// Another allocation of its user has given way to it already.
+    pub has_replaced: bool,
     /// What it carried.
     pub carried: Carried,
+    /// What it used of its bit rate, by [`Direction`].
+    used: [Used; 2],
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     flows: [Option<Flow>; FLOWS],
@@ -60,8 +74,7 @@ pub(crate) struct Allocation {
 pub(crate) struct Permission {
     ip: IpAddr,
     expires_ms: u64,
-    /// The address is nobody's but the peer's, so that its port need not be judged.
-    pub any_port: bool,
+    standing: Standing,
 }
 
 /// A peer with a number (RFC 8656 §12).
@@ -70,11 +83,18 @@ pub(crate) struct Channel {
     pub number: ChannelNumber,
     expires_ms: u64,
     pub flow: Flow,
+    judged: Judged,
 }
 
 impl Channel {
     pub fn is_live(&self, now: Now) -> bool {
         now.mono_ms < self.expires_ms
+    }
+
+    /// Whether the policy of now lets its peer be reached; one that has come to forbid it does
+    /// not end the channel, as the next may allow it again.
+    pub fn is_allowed(&mut self, rules: Rules<'_>) -> bool {
+        self.judged.still_allows(self.flow.peer, &mut self.flow.relay, rules)
     }
 }
 
@@ -141,7 +161,10 @@ impl Allocation {
             transaction_id,
             granted_s,
             reserved,
+            heard_s: now.second(),
+            has_replaced: false,
             carried: Carried::default(),
+            used: [Used::default(); 2],
             permissions: Vec::new(),
             channels: Vec::new(),
             flows: [None; FLOWS],
@@ -161,12 +184,11 @@ impl Allocation {
     }
 
     /// Installs or refreshes permissions for all of `peers`, or none if there is no room.
-    ///
-    /// The flag beside a peer is [`Permission::any_port`].
     pub fn permit(
         &mut self,
         now: Now,
-        peers: &[(IpAddr, bool)],
+        peers: &[IpAddr],
+        rules: Rules<'_>,
         limit: usize,
     ) -> Result<(), Invalid> {
         self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
@@ -174,17 +196,17 @@ impl Allocation {
         let room = limit.saturating_sub(self.permissions.len());
         // Holds at most `room`, however long the request is.
         let mut new: Vec<Permission> = Vec::new();
-        for &(ip, any_port) in peers {
+        for &ip in peers {
             if self.permissions.iter().chain(&new).any(|permission| permission.ip == ip) {
                 continue;
             }
             if new.len() == room {
                 return Err(NO_CAPACITY);
             }
-            new.push(Permission { ip, expires_ms, any_port });
+            new.push(Permission { ip, expires_ms, standing: Standing::of(ip, rules) });
         }
         let known = self.permissions.iter_mut();
-        for permission in known.filter(|it| peers.iter().any(|(ip, _)| *ip == it.ip)) {
+        for permission in known.filter(|it| peers.contains(&it.ip)) {
             permission.expires_ms = expires_ms;
         }
         self.permissions.reserve_exact(new.len());
@@ -192,41 +214,54 @@ impl Allocation {
         Ok(())
     }
 
-    /// The live permission for this address.
-    pub fn permission(&self, now: Now, ip: IpAddr) -> Option<Permission> {
-        let mut live = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
-        live.find(|permission| permission.ip == ip).copied()
+    /// Whether the address has a live permission, whatever the policy of now says of it.
+    pub fn is_permitted(&self, now: Now, ip: IpAddr) -> bool {
+        self.permissions.iter().any(|it| it.ip == ip && now.mono_ms < it.expires_ms)
+    }
+
+    /// How far the live permission for this address reaches under the policy of now.
+    pub fn permission(
+        &mut self,
+        now: Now,
+        ip: IpAddr,
+        rules: Rules<'_>,
+    ) -> Result<Reach, DropReason> {
+        let mut live = self.permissions.iter_mut().filter(|it| now.mono_ms < it.expires_ms);
+        let permission = live.find(|it| it.ip == ip).ok_or(DropReason::NoPermission)?;
+        permission.standing.reach(ip, rules)
     }
 
     /// Binds or refreshes a channel and permits its peer (RFC 8656 §12.2): both or neither.
-    ///
-    /// `any_port` is [`Permission::any_port`] of the peer.
     pub fn bind(
         &mut self,
         now: Now,
         number: ChannelNumber,
         flow: Flow,
-        any_port: bool,
+        rules: Rules<'_>,
         limits: Limits,
     ) -> Result<(), Invalid> {
-        self.channels.retain(|channel| channel.is_live(now));
+        let kept_ms = if limits.strict_channels { CHANNEL_QUARANTINE_MS } else { 0 };
+        self.channels.retain(|channel| now.mono_ms < channel.expires_ms + kept_ms);
         let is_pair = |it: &Channel| it.number == number && it.flow.peer == flow.peer;
         let is_half = |it: &Channel| it.number == number || it.flow.peer == flow.peer;
         let bound = self.channels.iter().position(is_pair);
         if bound.is_none() && self.channels.iter().any(is_half) {
             return Err(BAD_REQUEST);
         }
-        if bound.is_none() && self.channels.len() >= limits.channels_max {
+        let live = self.channels.iter().filter(|channel| channel.is_live(now)).count();
+        let is_more = bound.is_none_or(|at| !self.channels[at].is_live(now));
+        if is_more && (live >= limits.channels_max || self.channels.len() >= CHANNELS_KEPT_MAX) {
             return Err(NO_CAPACITY);
         }
-        self.permit(now, &[(flow.peer.ip(), any_port)], limits.permissions_max)?;
+        self.permit(now, &[flow.peer.ip()], rules, limits.permissions_max)?;
         let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
         match bound.and_then(|at| self.channels.get_mut(at)) {
             Some(channel) => channel.expires_ms = expires_ms,
             None => {
                 self.channels.reserve_exact(1);
                 let flow = self.take_flow(flow.peer).unwrap_or(flow);
-                self.channels.push(Channel { number, expires_ms, flow });
+                let judged = Judged::allowed(rules);
+                self.channels.push(Channel { number, expires_ms, flow, judged });
             }
         }
         Ok(())
@@ -240,6 +275,28 @@ impl Allocation {
     /// The live channel of this peer.
     pub fn channel_of(&mut self, now: Now, peer: SocketAddr) -> Option<&mut Channel> {
         self.channels.iter_mut().find(|it| it.flow.peer == peer && it.is_live(now))
+    }
+
+    /// Whether the peer of this number has a permission, or there is no such number.
+    pub fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
+        let bound = self.channels.iter().find(|channel| channel.number == number);
+        bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
+    }
+
+    /// Whether so many bytes of payload are within the allocation's rate; if so, they are charged.
+    pub fn may_pass(
+        &mut self,
+        now: Now,
+        direction: Direction,
+        rate: Option<Rate>,
+        bytes: usize,
+    ) -> bool {
+        let [to_peer, from_peer] = &mut self.used;
+        let used = match direction {
+            Direction::ToPeer => to_peer,
+            Direction::FromPeer => from_peer,
+        };
+        rate.is_none_or(|rate| used.take(now, rate, bytes))
     }
 
     /// The record of a peer without a channel; the one idle for longest makes room.

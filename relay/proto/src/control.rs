@@ -11,12 +11,12 @@ use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
 use crate::limit::Kind;
-use crate::policy::Judgement;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
 use crate::request::{
     self, ALLOCATION_MISMATCH, Allocate, FAMILY_MISMATCH, FORBIDDEN, Invalid, PortWish, Refresh,
     WRONG_CREDENTIALS,
 };
+use crate::standing::Rules;
 use crate::stun::{Class, Message, Method, Writer};
 use crate::traffic::DropReason;
 
@@ -76,7 +76,13 @@ impl Relay {
     }
 
     /// The port that an allocation waits for cannot be had.
+    ///
+    /// If it is for the user's quota, a silent allocation of the user gives way to it, once: then
+    /// the port is asked for again, behind the effect that closes the other.
     pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        if why == PortFailure::Quota && self.replace_silent(id) {
+            return;
+        }
         let Some(allocation) = self.table.remove(id) else { return };
         let code = match why {
             PortFailure::Quota => 486,
@@ -110,6 +116,10 @@ impl Relay {
         match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
+                if self.revocations.cover(now, user_of(&proven.username)) {
+                    let refusal = Refusal::failed(AuthFailure::Revoked);
+                    return self.challenge(now, from, method, message, refusal);
+                }
                 self.limit.verified(now, from.remote.ip());
                 if self.ends_refreshes(now, method, &proven) {
                     let refusal = Refusal::failed(AuthFailure::Expired);
@@ -156,7 +166,10 @@ impl Relay {
             }
             // Before its success there is an allocation for nobody but its retransmission.
             Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
-            Some((id, _)) => Some(id),
+            Some((id, it)) => {
+                it.heard_s = now.second();
+                Some(id)
+            }
             None => None,
         };
         match (method, id) {
@@ -178,6 +191,7 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let transaction_id = proven.request.transaction_id();
         let asked = Allocate::parse(&proven.request)?;
+        self.refuse_if_draining(from)?;
         let reserved = (asked.even_port == Some(true)).then(|| self.draw_token());
         let wish = match (asked.token, reserved, asked.even_port) {
             (Some(token), ..) => PortWish::Reserved(token),
@@ -185,7 +199,7 @@ impl Relay {
             (None, None, Some(_)) => PortWish::Even,
             (None, None, None) => PortWish::Any,
         };
-        let user = user_of(&proven.username).to_owned();
+        let username = proven.username.to_string();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
@@ -195,7 +209,7 @@ impl Relay {
             allocation.granted_s = allocation.extend(now, lifetime_s);
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client: from });
         Ok(())
     }
 
@@ -264,7 +278,8 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let peers = request::permission_peers(&proven.request)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
+        let policy = rules.policy;
         if !peers.iter().all(|peer| policy.permits(*peer)) {
             return Err(FORBIDDEN);
         }
@@ -272,9 +287,8 @@ impl Relay {
         if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
             return Err(FAMILY_MISMATCH);
         }
-        let named = peers.iter().map(|peer| policy.canonical(*peer).ip());
-        let peers: Vec<_> = named.map(|ip| (ip, policy.any_port(ip))).collect();
-        allocation.permit(now, &peers, self.settings.permissions_max)?;
+        let peers: Vec<_> = peers.iter().map(|peer| policy.canonical(*peer).ip()).collect();
+        allocation.permit(now, &peers, rules, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
         self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
@@ -290,26 +304,19 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let (number, peer) =
             request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let peer = policy.canonical(peer);
-        let relay = match policy.judge(peer) {
-            Judgement::Denied => return Err(FORBIDDEN),
-            Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-                return Err(FORBIDDEN);
-            }
-            Judgement::OwnRelay(relay) => Some(relay),
-            Judgement::Peer => None,
-        };
+        let peer = rules.policy.canonical(peer);
+        let relay = rules.way(peer, allocation.relayed).map_err(|_| FORBIDDEN)?;
         if Family::of(&peer.ip()) != allocation.family {
             return Err(FAMILY_MISMATCH);
         }
         let limits = Limits {
             permissions_max: self.settings.permissions_max,
             channels_max: self.settings.channels_max,
+            strict_channels: self.settings.strict_channels,
         };
-        let any_port = policy.any_port(peer.ip());
-        allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
+        allocation.bind(now, number, Flow::new(peer, relay), rules, limits)?;
         let to = allocation.client;
         self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
         Ok(())
@@ -339,19 +346,22 @@ impl Relay {
         invalid: Invalid,
         key: Option<&LongTermKey>,
     ) {
-        let (code, unknown) = match invalid {
-            Invalid::Code(code) => (code, Vec::new()),
-            Invalid::Unknown(list) => (420, list),
+        let code = match invalid {
+            Invalid::Code(code) => code,
+            Invalid::Unknown(_) => 420,
+            Invalid::TryAlternate(_) => 300,
         };
         self.count_request(method, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(code);
-        let reply = if unknown.is_empty() {
-            reply
-        } else {
-            let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
-            reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+        let reply = match invalid {
+            Invalid::Code(_) => reply,
+            Invalid::Unknown(unknown) => {
+                let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
+                reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+            }
+            Invalid::TryAlternate(server) => reply.address(attr::ALTERNATE_SERVER, server),
         };
         sign(reply, key).finish();
         self.reply(to, bytes);

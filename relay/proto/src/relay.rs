@@ -10,11 +10,16 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
 use crate::channel_data;
 use crate::limit::Limit;
-use crate::policy::{Judgement, PeerPolicy};
+use crate::operator::Alternates;
+use crate::policy::PeerPolicy;
+use crate::replace::Searches;
 use crate::request::{PortWish, check_understood};
+use crate::revocation::Revocations;
+use crate::shape::Rate;
+use crate::standing::{Generation, Reach, Rules};
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
 use crate::traffic::{Count, DropReason, Traffic};
@@ -43,6 +48,11 @@ pub struct Settings {
     pub session_s_max: Option<u32>,
     /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
+    /// A channel passes only while its peer has a permission too, and neither its number nor its
+    /// peer can be bound to another for five minutes after it (RFC 8656 §12).
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself; `None` is without limit.
+    pub rate_max: Option<Rate>,
 }
 
 /// Entropy, handed in by whoever has some.
@@ -166,6 +176,8 @@ pub enum Effect<'r> {
         wish: PortWish,
         /// Whose quota it counts against.
         user: &'r str,
+        /// The credential's whole user name.
+        username: &'r str,
         /// Where the user asks from.
         client: ClientAddr,
     },
@@ -205,11 +217,16 @@ pub enum Closed {
     Released,
     /// The client's stream ended (RFC 8656 §5).
     Disconnected,
+    /// Its silent client's user needed the place for another.
+    Replaced,
+    /// The operator ended it.
+    Kicked,
 }
 
 impl Closed {
     /// Every reason, in the order of a table by reason.
-    pub const ALL: [Self; 3] = [Self::Expired, Self::Released, Self::Disconnected];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::Released, Self::Disconnected, Self::Replaced, Self::Kicked];
 
     /// The label in `relay_allocations_closed_total{reason}`.
     #[must_use]
@@ -218,6 +235,8 @@ impl Closed {
             Self::Expired => "expired",
             Self::Released => "released",
             Self::Disconnected => "disconnected",
+            Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
         }
     }
 }
@@ -254,6 +273,12 @@ pub struct Snapshot {
 /// One worker's share of a TURN server.
 pub struct Relay {
     pub(crate) settings: Settings,
+    /// Which policy since the start this is.
+    pub(crate) generation: Generation,
+    /// Names that the operator revoked.
+    pub(crate) revocations: Revocations,
+    /// Nobody gets a new allocation here; where else there may be room.
+    pub(crate) draining: Option<Alternates>,
     pub(crate) nonces: Nonces,
     /// Replies that unverified sources may still get.
     pub(crate) limit: Limit,
@@ -264,7 +289,9 @@ pub struct Relay {
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
     /// The effect that the edge is looking at.
-    current: Option<Queued>,
+    pub(crate) current: Option<Queued>,
+    /// Searches for allocations that give way.
+    pub(crate) searches: Searches,
     /// Reply buffers to be used again.
     pub(crate) buffers: Vec<Vec<u8>>,
     /// Counters; gauges are filled in by [`Relay::snapshot`].
@@ -274,9 +301,20 @@ pub struct Relay {
 /// An effect as it waits.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    Reply { to: ClientAddr, bytes: Vec<u8> },
-    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String, client: ClientAddr },
-    ClosePort { id: AllocationId },
+    Reply {
+        to: ClientAddr,
+        bytes: Vec<u8>,
+    },
+    OpenPort {
+        id: AllocationId,
+        family: Family,
+        wish: PortWish,
+        username: String,
+        client: ClientAddr,
+    },
+    ClosePort {
+        id: AllocationId,
+    },
 }
 
 impl Relay {
@@ -286,6 +324,9 @@ impl Relay {
         let seed = keys.seed.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
         Self {
             settings,
+            generation: Generation::default(),
+            revocations: Revocations::default(),
+            draining: None,
             nonces: Nonces::new(&keys.nonce),
             limit: Limit::new(seed),
             seed: keys.seed,
@@ -294,9 +335,17 @@ impl Relay {
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
+            searches: Searches::default(),
             buffers: Vec::new(),
             counters: Snapshot::default(),
         }
+    }
+
+    /// One more worker of the same server: replies to unverified sources are one budget.
+    #[must_use]
+    pub fn beside(mut self, other: &Self) -> Self {
+        self.limit = other.limit.clone();
+        self
     }
 
     /// A datagram on a listener (RFC 8656 §11.2, §12.6; requests: RFC 8489 §6.3).
@@ -441,9 +490,14 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, user, client } => {
-                Effect::OpenPort { id: *id, family: *family, wish: *wish, user, client: *client }
-            }
+            Queued::OpenPort { id, family, wish, username, client } => Effect::OpenPort {
+                id: *id,
+                family: *family,
+                wish: *wish,
+                user: user_of(username),
+                username,
+                client: *client,
+            },
             Queued::ClosePort { id } => Effect::ClosePort { id: *id },
         })
     }
@@ -474,7 +528,7 @@ impl Relay {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let mut all = self.counters.clone();
         all.allocations = self.table.len() as u64;
-        for allocation in self.table.iter().filter(|allocation| allocation.is_live(now)) {
+        for (_, allocation) in self.table.iter().filter(|(_, it)| it.is_live(now)) {
             let (permissions, channels) = allocation.live_counts(now);
             all.permissions += permissions as u64;
             all.channels += channels as u64;
@@ -542,21 +596,29 @@ impl Relay {
         let Some((number, payload)) = channel_data::parse(bytes) else {
             return self.refuse(DropReason::Malformed);
         };
+        let rules = Rules::of(&self.settings, self.generation);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
+        allocation.heard_s = now.second();
+        let strict = self.settings.strict_channels;
         let refused = if !allocation.is_live(now) {
             DropReason::Expired
+        } else if strict && !allocation.channel_is_permitted(now, number) {
+            DropReason::NoPermission
         } else {
             match allocation.channel(number) {
-                Some(channel) if channel.is_live(now) => {
-                    if !stun::looks_like_stun(payload) {
-                        channel.flow.saw(now, Direction::ToPeer);
+                Some(channel) if !channel.is_live(now) => DropReason::Expired,
+                Some(channel) => {
+                    if channel.is_allowed(rules) {
+                        if !stun::looks_like_stun(payload) {
+                            channel.flow.saw(now, Direction::ToPeer);
+                        }
+                        let (peer, relay) = (channel.flow.peer, channel.flow.relay);
+                        return self.forward_to_peer(now, via, peer, relay, payload);
                     }
-                    let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                    return self.forward_to_peer(via, peer, relay, payload);
+                    DropReason::PeerDenied
                 }
-                Some(_) => DropReason::Expired,
                 None => DropReason::NoChannel,
             }
         };
@@ -577,16 +639,18 @@ impl Relay {
         let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
             return self.refuse(DropReason::Malformed);
         };
-        let peer = self.settings.policy.canonical(peer);
+        let rules = Rules::of(&self.settings, self.generation);
+        let peer = rules.policy.canonical(peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
-        match may_send(&self.settings.policy, allocation, now, peer) {
+        allocation.heard_s = now.second();
+        match may_send(rules, allocation, now, peer) {
             Ok(relay) => {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
                 }
-                self.forward_to_peer(via, peer, relay, payload)
+                self.forward_to_peer(now, via, peer, relay, payload)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -599,6 +663,7 @@ impl Relay {
     /// Counts a payload that may go to its peer.
     fn forward_to_peer<'b>(
         &mut self,
+        now: Now,
         via: AllocationId,
         peer: SocketAddr,
         relay: Option<RelayAddr>,
@@ -608,6 +673,10 @@ impl Relay {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_client.add(payload.len());
+        if !allocation.may_pass(now, Direction::ToPeer, self.settings.rate_max, payload.len()) {
+            allocation.carried.to_peers_dropped.add(payload.len());
+            return self.refuse(DropReason::Shaped);
+        }
         if let Some((to, from)) = relay.zip(allocation.relayed) {
             allocation.carried.to_relay.add(payload.len());
             return Verdict::Hairpin { via, from, to, payload };
@@ -627,11 +696,17 @@ impl Relay {
         payload: &'b [u8],
     ) -> Verdict<'b> {
         let id = self.indication_id();
+        let rules = Rules::of(&self.settings, self.generation);
         let Some(allocation) = self.table.by_id(at) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_peers.add(payload.len());
-        match framing(allocation, now, peer, relay, payload, id) {
+        let rate = self.settings.rate_max;
+        let framed = framing(allocation, now, rules, peer, relay, payload, id).and_then(|framed| {
+            let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
+            passes.then_some(framed).ok_or(DropReason::Shaped)
+        });
+        match framed {
             Ok((head, pad)) => {
                 allocation.carried.to_client.add(payload.len());
                 let to = allocation.client;
@@ -668,32 +743,26 @@ impl Allocation {
 
 /// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
 fn may_send(
-    policy: &PeerPolicy,
-    allocation: &Allocation,
+    rules: Rules<'_>,
+    allocation: &mut Allocation,
     now: Now,
     peer: SocketAddr,
 ) -> Result<Option<RelayAddr>, DropReason> {
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
-    let permission = allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
-    if permission.any_port && peer.port() != 0 {
+    let reach = allocation.permission(now, peer.ip(), rules)?;
+    if reach == Reach::AnyPort && peer.port() != 0 {
         return Ok(None);
     }
-    match policy.judge(peer) {
-        Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-            Err(DropReason::PeerDenied)
-        }
-        Judgement::OwnRelay(relay) => Ok(Some(relay)),
-        Judgement::Peer => Ok(None),
-        Judgement::Denied => Err(DropReason::PeerDenied),
-    }
+    rules.way(peer, allocation.relayed)
 }
 
 /// How a payload from `peer` reaches the client: its channel, or a Data indication.
 fn framing(
     allocation: &mut Allocation,
     now: Now,
+    rules: Rules<'_>,
     peer: SocketAddr,
     relay: Option<RelayAddr>,
     payload: &[u8],
@@ -704,7 +773,11 @@ fn framing(
     }
     let is_media = !stun::looks_like_stun(payload);
     let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
-    if let Some(channel) = allocation.channel_of(now, peer) {
+    let is_permitted = !rules.strict || allocation.is_permitted(now, peer.ip());
+    if let Some(channel) = allocation.channel_of(now, peer).filter(|_| is_permitted) {
+        if !channel.is_allowed(rules) {
+            return Err(DropReason::PeerDenied);
+        }
         if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
             return Err(DropReason::TooBig);
         }
@@ -718,7 +791,7 @@ fn framing(
         };
         return Ok((Head::channel(number, length), pad));
     }
-    allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
+    allocation.permission(now, peer.ip(), rules)?;
     if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
         return Err(DropReason::TooBig);
     }

@@ -19,6 +19,8 @@ pub enum Invalid {
     Code(u16),
     /// 420, with the attributes that are not understood.
     Unknown(Vec<u16>),
+    /// 300: another server has room (RFC 8489 §10).
+    TryAlternate(SocketAddr),
 }
 
 /// The client broke the method's rules.

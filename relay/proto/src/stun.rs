@@ -311,6 +311,19 @@ impl<'b> Writer<'b> {
         self.attribute(kind, value.get(..length).unwrap_or_default())
     }
 
+    /// Adds an address as it is: XORed with nothing (RFC 8489 §14.1).
+    #[must_use]
+    pub fn address(self, kind: u16, address: SocketAddr) -> Self {
+        let family = if address.is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
+        let mut value = vec![0, family];
+        value.extend(address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => value.extend(ip.octets()),
+            IpAddr::V6(ip) => value.extend(ip.octets()),
+        }
+        self.attribute(kind, &value)
+    }
+
     /// Adds ERROR-CODE without a reason phrase (RFC 8489 §14.8).
     #[must_use]
     pub fn error_code(self, code: u16) -> Self {

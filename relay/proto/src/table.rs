@@ -87,8 +87,11 @@ impl Table {
     }
 
     /// Every allocation, in the order of the slots.
-    pub fn iter(&self) -> impl Iterator<Item = &Allocation> {
-        self.slots.iter().filter_map(|slot| slot.allocation.as_deref())
+    pub fn iter(&self) -> impl Iterator<Item = (AllocationId, &Allocation)> {
+        (0..).zip(&self.slots).filter_map(|(index, slot)| {
+            let id = AllocationId { index, generation: slot.generation };
+            Some((id, slot.allocation.as_deref()?))
+        })
     }
 
     /// How many there are.

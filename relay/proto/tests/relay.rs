@@ -11,7 +11,9 @@ mod relay {
     mod data;
     mod framing;
     mod hairpin;
+    mod limits;
     mod model;
+    mod operator;
     mod oracle;
     mod permission;
     mod properties;

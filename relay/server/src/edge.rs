@@ -9,6 +9,7 @@ use std::sync::Arc;
 use relay_proto::relay::{Effect, Head, More, Relay, Verdict};
 use relay_proto::{AllocationId, ClientAddr, DropReason, Now, PeerAddr, RelayAddr};
 
+use crate::caps::Usage;
 use crate::quota::Holder;
 use crate::ring::Rings;
 use crate::shared::{Mailbox, OpenPort, Shared};
@@ -34,6 +35,9 @@ pub trait Clients {
         to: ClientAddr,
         bytes: &[u8],
     ) -> Result<(), DropReason>;
+
+    /// Ends a client that was kicked: what waits for it is dropped.
+    fn cut_off(&mut self, relay: &mut Relay, client: ClientAddr);
 
     /// How many datagrams from clients the kernel threw away since this was last asked.
     fn lost_by_kernel(&mut self) -> u64;
@@ -142,12 +146,18 @@ struct Port {
     id: AllocationId,
     open: OpenPort,
     holder: Holder,
+    /// Where its payload is counted, if its credential is capped.
+    usage: Option<Usage>,
 }
 
 impl Ports {
     fn socket(&self, id: AllocationId) -> Option<BorrowedFd<'_>> {
         let port = self.0.get(id.index())?.as_ref().filter(|port| port.id == id)?;
         Some(port.open.socket.as_fd())
+    }
+
+    fn usage(&self, id: AllocationId) -> Option<&Usage> {
+        self.0.get(id.index())?.as_ref().filter(|port| port.id == id)?.usage.as_ref()
     }
 
     fn insert(&mut self, port: Port) {
@@ -222,10 +232,38 @@ impl<C: Clients> Edge<C> {
     /// Does what was decided.
     pub fn take(&mut self, now: Now, step: Step) {
         match step {
-            Step::Send(Send(queued)) => self.queue.push(queued),
+            Step::Send(Send(queued)) => self.enqueue(now, queued),
             Step::Hairpin { via, from, to, payload } => self.hairpin(now, via, from, to, payload),
-            Step::Control => self.drain_effects(),
+            Step::Control => self.drain_effects(now),
             Step::Nothing => {}
+        }
+    }
+
+    /// Puts a datagram into the queue, if the caps allow it.
+    fn enqueue(&mut self, now: Now, queued: Queued) {
+        if !self.shared.caps.are_off()
+            && let Err(reason) = self.charge(now, &queued)
+        {
+            return self.take_back(&queued, reason);
+        }
+        self.queue.push(queued);
+    }
+
+    fn charge(&self, now: Now, queued: &Queued) -> Result<(), DropReason> {
+        let (Way::ToClient { via, .. } | Way::ToPeer { via, .. }) = &queued.way;
+        let bytes = queued.payload.length();
+        self.shared.caps.carry(self.ports.usage(*via), bytes)?;
+        self.shared.caps.send(now, bytes)
+    }
+
+    fn take_back(&mut self, queued: &Queued, reason: DropReason) {
+        let payload = queued.payload.length();
+        match &queued.way {
+            Way::ToClient { via, to, head, pad } => {
+                let framing = head.as_bytes().len() + usize::from(*pad);
+                self.relay.unsent_to_client(*via, *to, framing, payload, reason);
+            }
+            Way::ToPeer { via, to } => self.relay.unsent_to_peer(*via, *to, payload, reason),
         }
     }
 
@@ -239,13 +277,16 @@ impl<C: Clients> Edge<C> {
         payload: Span,
     ) {
         let bytes = self.arena.bytes(payload);
+        if let Err(reason) = self.shared.caps.carry(self.ports.usage(via), bytes.len()) {
+            return self.relay.unsent_to_relay(via, bytes.len(), reason);
+        }
         let reason = match self.shared.owner(to) {
             None => DropReason::RelayPortClosed,
             Some(owner) if owner == self.number => {
                 let verdict = self.relay.from_relay(now, from, to, bytes);
                 // A refusal is counted there.
                 if let Step::Send(Send(queued)) = act(verdict, &self.arena) {
-                    self.queue.push(queued);
+                    self.enqueue(now, queued);
                 }
                 return;
             }
@@ -315,7 +356,7 @@ impl<C: Clients> Edge<C> {
     }
 
     /// Does what the relay wants done: replies, ports to open and to close.
-    pub fn drain_effects(&mut self) {
+    pub fn drain_effects(&mut self, now: Now) {
         loop {
             // Each arm ends the borrow of the effect before the next is asked for.
             let answer = match self.relay.next_effect() {
@@ -325,9 +366,13 @@ impl<C: Clients> Edge<C> {
                         (self.clients.reply(&mut self.sender, to, bytes), bytes.len());
                     sent.err().map(|reason| Answer::Unsent { to, length, reason })
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                Some(Effect::OpenPort { id, family, wish, user, username, client }) => {
                     let holder = Holder { user: user.into(), ip: client.remote.ip() };
-                    let opened = self.shared.open_port(self.number, family, wish, &holder);
+                    let admitted = self.shared.caps.admit(now, username);
+                    let opened = admitted.and_then(|usage| {
+                        let open = self.shared.open_port(self.number, family, wish, &holder)?;
+                        Ok((open, usage))
+                    });
                     Some(Answer::Port { id, holder, opened })
                 }
                 Some(Effect::ClosePort { id }) => Some(Answer::Close(id)),
@@ -349,14 +394,9 @@ impl<C: Clients> Edge<C> {
         }
     }
 
-    fn port_answered(
-        &mut self,
-        id: AllocationId,
-        holder: Holder,
-        opened: Result<OpenPort, relay_proto::PortFailure>,
-    ) {
-        let open = match opened {
-            Ok(open) => open,
+    fn port_answered(&mut self, id: AllocationId, holder: Holder, opened: Opened) {
+        let (open, usage) = match opened {
+            Ok(opened) => opened,
             Err(failure) => return self.relay.port_failed(id, failure),
         };
         if let Err(error) = self.epoll.add(&open.socket, id.token()) {
@@ -365,18 +405,30 @@ impl<C: Clients> Edge<C> {
             return self.relay.port_failed(id, relay_proto::PortFailure::Capacity);
         }
         let relayed = open.relayed;
-        self.ports.insert(Port { id, open, holder });
+        self.ports.insert(Port { id, open, holder, usage });
         self.relay.port_opened(id, relayed);
     }
 
     /// Ends what has expired; call once a second, and again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
         let more = self.relay.tick(now);
-        self.drain_effects();
+        self.drain_effects(now);
         if self.number == 0 {
             self.shared.sweep_reservations();
         }
         more
+    }
+
+    /// Does what the operator wants; call after [`Edge::flush`].
+    pub fn obey_orders(&mut self, now: Now) {
+        while let Some(waiting) = self.shared.mailboxes[self.number].orders.next() {
+            let obeyed = waiting.order.clone().obey(now, &mut self.relay);
+            self.drain_effects(now);
+            for client in &obeyed.kicked {
+                self.clients.cut_off(&mut self.relay, *client);
+            }
+            waiting.answer(obeyed);
+        }
     }
 
     /// Says what was counted, if somebody has asked since the last time.
@@ -418,9 +470,12 @@ pub struct Send(Queued);
 /// What the relay is to be told about an effect.
 enum Answer {
     Unsent { to: ClientAddr, length: usize, reason: DropReason },
-    Port { id: AllocationId, holder: Holder, opened: Result<OpenPort, relay_proto::PortFailure> },
+    Port { id: AllocationId, holder: Holder, opened: Opened },
     Close(AllocationId),
 }
+
+/// A port, and where its payload is counted.
+type Opened = Result<(OpenPort, Option<Usage>), relay_proto::PortFailure>;
 
 /// Remembers a verdict whose payload lies in `arena`.
 pub fn act(verdict: Verdict<'_>, arena: &Arena) -> Step {

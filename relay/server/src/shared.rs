@@ -2,8 +2,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_proto::address::{Family, RelayAddr};
 use relay_proto::attribute::ReservationToken;
@@ -11,7 +12,9 @@ use relay_proto::policy::RelayIp;
 use relay_proto::relay::{PortFailure, Snapshot};
 use relay_proto::request::PortWish;
 
+use crate::caps::Caps;
 use crate::host::Clock;
+use crate::order::{Obeyed, Order, Orders};
 use crate::ports::Pools;
 use crate::quota::{Holder, Limits, Quotas};
 use crate::socket::{self, Waker};
@@ -22,6 +25,8 @@ const RESERVATION_LIFETIME_MS: u64 = 30_000;
 const RESERVATIONS_MAX: usize = 256;
 /// Most ports tried when the host has given them to others.
 const BIND_TRIES_MAX: usize = 8;
+/// Longest wait for workers to obey.
+const ORDER_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for workers to publish what they have counted.
 const PUBLISH_WAIT: Duration = Duration::from_millis(500);
 
@@ -31,6 +36,8 @@ pub struct Shared {
     pub clock: Clock,
     /// One for each worker.
     pub mailboxes: Vec<Mailbox>,
+    /// What may be carried.
+    pub caps: Caps,
     relay_ips: Vec<RelayIp>,
     first_port: u16,
     /// Worker number plus one by port, 0 if closed, by family.
@@ -71,6 +78,8 @@ pub struct Mailbox {
     pub stop: AtomicBool,
     /// The worker's last turn, in milliseconds of the clock.
     pub beat_ms: AtomicU64,
+    /// What the operator wants of the worker.
+    pub orders: Orders,
     wanted: AtomicU64,
     published: Mutex<(u64, Snapshot)>,
     news: Condvar,
@@ -84,12 +93,14 @@ impl Shared {
         relay_ips: Vec<RelayIp>,
         ports: (u16, u16),
         limits: Limits,
+        caps: Caps,
     ) -> Self {
         let count = usize::from(ports.1 - ports.0) + 1;
         let owners = || (0..count).map(|_| AtomicU8::new(0)).collect();
         Self {
             clock: Clock::start(),
             mailboxes: wakers.into_iter().map(Mailbox::new).collect(),
+            caps,
             relay_ips,
             first_port: ports.0,
             owners: [owners(), owners()],
@@ -170,6 +181,38 @@ impl Shared {
         let expired: Vec<_> = expired.collect();
         drop(control);
         expired.into_iter().for_each(|reservation| self.give_back(reservation.port));
+    }
+
+    /// Other limits from now on, for what is opened next.
+    pub fn set_limits(&self, limits: Limits) {
+        self.control().quotas.set_limits(limits);
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.control().quotas.all()
+    }
+
+    /// Gives every worker an order and waits until all have obeyed; what each of them answers.
+    ///
+    /// One that is stuck obeys when it turns again, and is missing from the answers.
+    pub fn order(&self, order: &Order) -> Vec<Obeyed> {
+        let give = |mailbox: &Mailbox| {
+            let answer = mailbox.orders.give(order.clone());
+            mailbox.waker.wake();
+            answer
+        };
+        let given: Vec<_> = self.mailboxes.iter().map(give).collect();
+        let until = Instant::now() + ORDER_WAIT;
+        let wait = |answer: Receiver<Obeyed>| {
+            answer.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+        };
+        let obeyed: Vec<_> = given.into_iter().filter_map(|answer| wait(answer?)).collect();
+        if obeyed.len() < self.mailboxes.len() {
+            tracing::error!("a packet thread is stuck and has not obeyed yet");
+        }
+        obeyed
     }
 
     /// What each worker has counted up to now.
@@ -270,6 +313,7 @@ impl Mailbox {
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             beat_ms: AtomicU64::new(0),
+            orders: Orders::default(),
             wanted: AtomicU64::new(0),
             published: Mutex::new((0, Snapshot::default())),
             news: Condvar::new(),
@@ -339,7 +383,7 @@ mod tests {
     fn shared(ports: (u16, u16), per_user: usize) -> Shared {
         let wakers = vec![Waker::new().expect("waker"), Waker::new().expect("waker")];
         let limits = Limits { per_user, per_room: 1000, users_per_ip: 1000, all: 1000 };
-        Shared::new(wakers, vec![LOOPBACK], ports, limits)
+        Shared::new(wakers, vec![LOOPBACK], ports, limits, Caps::new(None, None))
     }
 
     fn holder(user: &str) -> Holder {

@@ -65,6 +65,10 @@ impl Clients for Listeners {
         sent
     }
 
+    fn cut_off(&mut self, _: &mut Relay, _: ClientAddr) {
+        // What was decided before is sent already.
+    }
+
     fn lost_by_kernel(&mut self) -> u64 {
         let sockets = self.sockets.iter().map(|listener| listener.socket.as_fd());
         let drops: u64 = sockets.map(socket::dropped_by_kernel).sum();
@@ -119,6 +123,7 @@ impl Worker {
             }
             edge.drain_rings(now);
             edge.flush();
+            edge.obey_orders(now);
             if more == More::Yes || now.mono_ms >= tick_ms {
                 tick_ms = now.mono_ms + TICK_MS;
                 more = edge.tick(now);

@@ -30,6 +30,8 @@ pub const START: Now = Now { mono_ms: 5_001_234, unix_s: 1_800_000_000 };
 pub enum Ports {
     Open,
     Fail(PortFailure),
+    /// The next one fails, those after it open.
+    FailOnce(PortFailure),
     /// The answer is given later, by the test.
     Wait,
 }
@@ -95,6 +97,8 @@ pub fn settings() -> Settings {
         expiry_mode: ExpiryMode::New,
         session_s_max: None,
         rfc5766_channels: false,
+        strict_channels: false,
+        rate_max: None,
     }
 }
 
@@ -328,7 +332,7 @@ impl World {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                Some(Effect::OpenPort { id, family, wish, user, client, .. }) => {
                     Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
                 }
             };
@@ -341,6 +345,10 @@ impl World {
         let found = match self.ports {
             Ports::Wait => None,
             Ports::Fail(why) => Some(Err(why)),
+            Ports::FailOnce(why) => {
+                self.ports = Ports::Open;
+                Some(Err(why))
+            }
             Ports::Open => Some(self.find_port(asked.wish)),
         };
         match found {
