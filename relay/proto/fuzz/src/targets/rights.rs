@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use relay_proto::attribute as attr;
 use relay_proto::request;
 use relay_proto::stun::{Message, Method};
+
+use super::member::Rules;
 
 const PERMISSION_MS: u64 = 300_000;
 const CHANNEL_MS: u64 = 600_000;
@@ -28,8 +29,18 @@ impl Rights {
         self.ends_ms = now_ms + u64::from(lifetime_s) * 1000;
     }
 
+    /// The address that was told to the client.
+    pub fn relayed(&self) -> Option<SocketAddr> {
+        self.relayed
+    }
+
+    /// Whether the allocation lives.
+    pub fn lives(&self, now_ms: u64) -> bool {
+        now_ms < self.ends_ms
+    }
+
     /// The relay said yes to this.
-    pub fn granted(&mut self, now_ms: u64, method: Method, request: &Message<'_>) {
+    pub fn granted(&mut self, now_ms: u64, rules: Rules, method: Method, request: &Message<'_>) {
         let peers = match method {
             Method::CreatePermission => request::permission_peers(request).expect("granted"),
             Method::ChannelBind => {
@@ -47,10 +58,9 @@ impl Rights {
         };
         for peer in peers {
             let any_port = SocketAddr::new(peer.ip(), 50_000);
-            assert!(is_harmless(own_as_told(any_port)), "granted: {peer}");
+            assert!(is_harmless(rules, own_as_told(any_port)), "granted: {peer}");
             self.permissions.insert(own_as_told(peer).ip(), now_ms + PERMISSION_MS);
         }
-        assert!(request.attribute(attr::XOR_PEER_ADDRESS).is_some());
     }
 
     /// The peer of a channel.
@@ -59,29 +69,36 @@ impl Rights {
         (now_ms < *ends_ms).then_some(*peer)
     }
 
-    /// Whether payload may go to this address now: by a Send indication.
-    pub fn may_reach(&self, now_ms: u64, to: SocketAddr) -> bool {
-        let is_permitted = self.permissions.get(&to.ip()).is_some_and(|ends_ms| now_ms < *ends_ms);
-        let is_reachable = to.port() != 0 && Some(to) != self.relayed && is_harmless(to);
-        now_ms < self.ends_ms && is_permitted && is_reachable
+    /// Whether payload may go to this address now by a Send indication.
+    pub fn may_reach(&self, now_ms: u64, rules: Rules, to: SocketAddr) -> bool {
+        self.lives(now_ms) && self.is_permitted(now_ms, to.ip()) && self.is_peer(rules, to)
     }
 
     /// Whether payload may go through this channel now.
-    pub fn may_send(&self, now_ms: u64, number: u16) -> bool {
-        now_ms < self.ends_ms && self.channel(now_ms, number).is_some()
+    pub fn may_send(&self, now_ms: u64, rules: Rules, number: u16) -> bool {
+        let peer = self.channel(now_ms, number);
+        peer.is_some_and(|peer| self.may_send_to(now_ms, rules, peer))
     }
 
     /// Whether payload may go to this address now, whichever way.
-    pub fn may_send_to(&self, now_ms: u64, to: SocketAddr) -> bool {
-        self.may_hear(now_ms, to) && to.port() != 0 && Some(to) != self.relayed && is_harmless(to)
+    pub fn may_send_to(&self, now_ms: u64, rules: Rules, to: SocketAddr) -> bool {
+        self.may_hear(now_ms, rules, to) && self.is_peer(rules, to)
     }
 
     /// Whether payload may come from there now.
-    pub fn may_hear(&self, now_ms: u64, from: SocketAddr) -> bool {
-        let is_live = |ends_ms: &u64| now_ms < *ends_ms;
-        let is_bound = self.channels.values().any(|(peer, ends)| *peer == from && is_live(ends));
-        let is_permitted = self.permissions.get(&from.ip()).is_some_and(is_live);
-        now_ms < self.ends_ms && (is_bound || is_permitted)
+    pub fn may_hear(&self, now_ms: u64, rules: Rules, from: SocketAddr) -> bool {
+        let mut channels = self.channels.values();
+        let is_bound = channels.any(|(peer, ends_ms)| *peer == from && now_ms < *ends_ms);
+        let is_permitted = self.is_permitted(now_ms, from.ip()) || is_bound && !rules.strict;
+        self.lives(now_ms) && is_permitted && is_harmless(rules, SocketAddr::new(from.ip(), 50_000))
+    }
+
+    fn is_permitted(&self, now_ms: u64, ip: IpAddr) -> bool {
+        self.permissions.get(&ip).is_some_and(|ends_ms| now_ms < *ends_ms)
+    }
+
+    fn is_peer(&self, rules: Rules, to: SocketAddr) -> bool {
+        to.port() != 0 && Some(to) != self.relayed && is_harmless(rules, to)
     }
 }
 
@@ -93,12 +110,15 @@ pub fn own_as_told(peer: SocketAddr) -> SocketAddr {
 
 /// A coarse reading of the peer policy of the tests' world: public addresses, the documentation
 /// networks that it opens, and ports of the relay itself.
-fn is_harmless(to: SocketAddr) -> bool {
+fn is_harmless(rules: Rules, to: SocketAddr) -> bool {
     match to.ip() {
         IpAddr::V4(ip) => {
             let [a, b, c, _] = ip.octets();
             let is_own = [a, b, c] == [203, 0, 113] && to.port() >= 49_152;
             let is_opened = [a, b, c] == [198, 51, 100];
+            if is_opened && rules.denies {
+                return false;
+            }
             let is_shared = a == 100 && (64..128).contains(&b);
             let is_special = ip.is_private()
                 || ip.is_loopback()
