@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 use serde_json::Value;
 
+use crate::bench::cpu;
 use crate::lab::WAN;
 use crate::namespace::Namespace;
 use crate::{Failure, Outcome};
@@ -145,6 +146,7 @@ pub fn send(
     count: u32,
 ) -> Outcome<Sent> {
     namespace.within(|| {
+        cpu::be_elsewhere();
         let socket = raw_socket()?;
         let to = SockaddrIn::from(target);
         let start = Instant::now();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::Outcome;
+use e2e::bench::cpu;
 use e2e::lab::Lab;
 use e2e::turn_client::Allocation;
 
@@ -68,6 +69,7 @@ impl Calls {
     }
 
     fn talk(&self, goes_on: &AtomicBool) -> Media {
+        cpu::be_elsewhere();
         let mut media = Media::default();
         let mut next = Instant::now();
         while goes_on.load(Ordering::Relaxed) {

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use nix::unistd::gettid;
+
 use crate::namespace::run;
 use crate::{Failure, Outcome};
 
@@ -11,6 +13,8 @@ pub const RELAY_CORE: usize = 0;
 pub const GENERATOR_CORE: usize = 1;
 /// Real-time priority of all four threads: equal, so that they share their core in turns.
 const PRIORITY: &str = "10";
+/// Priority of what stands for other machines.
+const ELSEWHERE_PRIORITY: &str = "20";
 
 /// Ties a thread to a core; with `realtime`, neighbours on the machine wait for it.
 ///
@@ -36,7 +40,7 @@ pub fn pinned(core: usize, realtime: bool) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// Gives a process real-time priority on every core, so that other work on the machine waits for it.
+/// Gives all threads of a process real-time priority, so that other work on the machine waits.
 ///
 /// # Errors
 /// The process is gone, or the kernel refuses.
@@ -44,6 +48,13 @@ pub fn prefer(process: u32) -> Outcome<()> {
     let process = process.to_string();
     let args = ["--all-tasks", "--rr", "-p", PRIORITY, &process];
     run(Command::new("chrt").args(args), "").map(drop)
+}
+
+/// Lets the calling thread go before those of [`prefer`], where that may be had: it plays a part of
+/// the world that is elsewhere, and would not wait for this machine.
+pub fn be_elsewhere() {
+    let thread = gettid().to_string();
+    let _ = run(Command::new("chrt").args(["--fifo", "-p", ELSEWHERE_PRIORITY, &thread]), "");
 }
 
 /// Whether real-time priority may be had here.
