@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use relay_proto::Family;
 use relay_proto::request;
 use relay_proto::stun::{Message, Method};
 
@@ -14,29 +15,63 @@ const CHANNEL_MS: u64 = 600_000;
 /// An allocation as its client may count on it.
 #[derive(Default)]
 pub struct Rights {
-    ends_ms: u64,
-    relayed: Option<SocketAddr>,
+    /// By [`Family::index`].
+    legs: [Option<Leg>; 2],
     permissions: BTreeMap<IpAddr, u64>,
     channels: BTreeMap<u16, (SocketAddr, u64)>,
 }
 
+/// A relayed address, and when it ends.
+#[derive(Clone, Copy)]
+struct Leg {
+    relayed: SocketAddr,
+    ends_ms: u64,
+}
+
 impl Rights {
-    /// An allocation lives for so long, opened at `relayed` or refreshed.
-    pub fn live(&mut self, now_ms: u64, lifetime_s: u32, relayed: Option<SocketAddr>) {
-        if relayed.is_some() && relayed != self.relayed {
-            *self = Self { relayed, ..Self::default() };
+    /// What a new allocation gives: these addresses, for so long.
+    pub fn open(now_ms: u64, lifetime_s: u32, relayed: &[SocketAddr]) -> Self {
+        let mut made = Self::default();
+        let ends_ms = now_ms + u64::from(lifetime_s) * 1000;
+        for &relayed in relayed {
+            let leg = &mut made.legs[Family::of(&relayed.ip()).index()];
+            assert!(leg.is_none(), "two addresses of one family");
+            *leg = Some(Leg { relayed, ends_ms });
         }
-        self.ends_ms = now_ms + u64::from(lifetime_s) * 1000;
+        made
     }
 
-    /// The address that was told to the client.
-    pub fn relayed(&self) -> Option<SocketAddr> {
-        self.relayed
+    /// A Refresh was granted, for one address or all that still live.
+    pub fn refresh(&mut self, now_ms: u64, lifetime_s: u32, only: Option<Family>) {
+        for family in Family::ALL {
+            if self.lives_in(now_ms, family) && only.is_none_or(|only| only == family) {
+                let ends_ms = now_ms + u64::from(lifetime_s) * 1000;
+                self.legs[family.index()] =
+                    self.legs[family.index()].map(|leg| Leg { ends_ms, ..leg });
+            }
+        }
+    }
+
+    /// The address of this family that was told to the client.
+    pub fn relayed(&self, family: Family) -> Option<SocketAddr> {
+        self.legs[family.index()].map(|leg| leg.relayed)
+    }
+
+    /// An address is no more, and its peers with it.
+    pub fn close(&mut self, family: Family) {
+        self.legs[family.index()] = None;
+        self.permissions.retain(|ip, _| Family::of(ip) != family);
+        self.channels.retain(|_, (peer, _)| Family::of(&peer.ip()) != family);
     }
 
     /// Whether the allocation lives.
     pub fn lives(&self, now_ms: u64) -> bool {
-        now_ms < self.ends_ms
+        Family::ALL.into_iter().any(|family| self.lives_in(now_ms, family))
+    }
+
+    /// Whether its address of this family lives.
+    pub fn lives_in(&self, now_ms: u64, family: Family) -> bool {
+        self.legs[family.index()].is_some_and(|leg| now_ms < leg.ends_ms)
     }
 
     /// The relay said yes to this.
@@ -71,7 +106,9 @@ impl Rights {
 
     /// Whether payload may go to this address now by a Send indication.
     pub fn may_reach(&self, now_ms: u64, rules: Rules, to: SocketAddr) -> bool {
-        self.lives(now_ms) && self.is_permitted(now_ms, to.ip()) && self.is_peer(rules, to)
+        self.lives_in(now_ms, Family::of(&to.ip()))
+            && self.is_permitted(now_ms, to.ip())
+            && self.is_peer(rules, to)
     }
 
     /// Whether payload may go through this channel now.
@@ -90,7 +127,9 @@ impl Rights {
         let mut channels = self.channels.values();
         let is_bound = channels.any(|(peer, ends_ms)| *peer == from && now_ms < *ends_ms);
         let is_permitted = self.is_permitted(now_ms, from.ip()) || is_bound && !rules.strict;
-        self.lives(now_ms) && is_permitted && is_harmless(rules, SocketAddr::new(from.ip(), 50_000))
+        self.lives_in(now_ms, Family::of(&from.ip()))
+            && is_permitted
+            && is_harmless(rules, SocketAddr::new(from.ip(), 50_000))
     }
 
     fn is_permitted(&self, now_ms: u64, ip: IpAddr) -> bool {
@@ -98,7 +137,7 @@ impl Rights {
     }
 
     fn is_peer(&self, rules: Rules, to: SocketAddr) -> bool {
-        to.port() != 0 && Some(to) != self.relayed && is_harmless(rules, to)
+        to.port() != 0 && self.relayed(Family::of(&to.ip())) != Some(to) && is_harmless(rules, to)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use relay_proto::{ClientAddr, Family, PortFailure, RelayAddr, attribute as attr};
+use relay_proto::{AllocationId, ClientAddr, Family, PortFailure, RelayAddr};
 
-use super::super::super::world::{Ports, Reply, ip};
+use super::super::super::world::{Opened, Ports, Reply, ip};
 use super::super::input::Input;
 use super::super::rights::Rights;
 use super::School;
@@ -18,17 +18,19 @@ impl School {
     /// How the edge answers when it is to open a port, and late answers.
     pub(super) fn edge(&mut self, input: &mut Input<'_>) {
         let kind = input.byte();
-        match kind % 10 {
+        match kind % 11 {
             0..=2 => self.world.ports = Ports::Open,
             3 => self.world.ports = Ports::Fail(PortFailure::Quota),
             4 => self.world.ports = Ports::Fail(PortFailure::Capacity),
             5 => self.world.ports = Ports::Wait,
             6 => self.world.ports = Ports::FailOnce(PortFailure::Quota),
+            7 => self.world.ports = Ports::FailOf(Family::V4, PortFailure::Capacity),
+            8 => self.world.ports = Ports::FailOf(Family::V6, PortFailure::Family),
             _ => {
-                let last = self.world.opened.len();
-                if last > 0 {
-                    let at = last - 1 - input.below(4).min(last - 1);
-                    self.answer(at, kind % 10 == 7);
+                let well = input.byte() & 1 == 0;
+                if !self.waiting.is_empty() {
+                    let at = input.below(self.waiting.len());
+                    self.answer(at, well);
                 }
             }
         }
@@ -36,29 +38,26 @@ impl School {
 
     /// Answers for a port that is still waited for.
     pub(super) fn answer(&mut self, at: usize, well: bool) {
-        let asked = self.world.opened[at].clone();
-        // The one that had no room may be asked for again, and got.
-        if self.world.opened.iter().any(|it| it.id == asked.id && it.relayed.is_some()) {
-            return;
-        }
+        let (id, family) = self.waiting.remove(at);
         if well {
-            let port = 60_001 + u16::try_from(at).expect("few");
-            let ip =
-                if asked.family == Family::V4 { ip("203.0.113.1") } else { ip("2001:db8:0:1::1") };
-            let relayed = RelayAddr(SocketAddr::new(ip, port));
-            self.world.opened[at].relayed = Some(relayed);
-            self.world.relay.port_opened(asked.id, relayed);
+            self.late += 1;
+            let ip = if family == Family::V4 { ip("203.0.113.1") } else { ip("2001:db8:0:1::1") };
+            let relayed = RelayAddr(SocketAddr::new(ip, 60_000 + self.late));
+            let mut opened = self.world.opened.iter_mut();
+            let is_it =
+                |it: &&mut Opened| it.id == id && it.family == family && it.relayed.is_none();
+            opened.find(is_it).expect("was asked for").relayed = Some(relayed);
+            self.world.relay.port_opened(id, relayed);
         } else {
-            self.world.relay.port_failed(asked.id, PortFailure::Capacity);
-            self.world.opened.remove(at);
+            self.world.relay.port_failed(id, PortFailure::Capacity);
         }
         for reply in self.replies() {
-            let who = self.clients.iter().position(|it| it.client.addr == reply.to);
-            let who = who.expect("one of ours");
+            let member = self.clients.iter_mut().find(|it| it.client.addr == reply.to);
+            let member = member.expect("one of ours");
             if reply.code() == 0 {
+                let lifetime_s = reply.lifetime_s().expect("a success says how long");
                 let now_ms = self.world.now.mono_ms;
-                let address = reply.address(attr::XOR_RELAYED_ADDRESS);
-                self.clients[who].rights.live(now_ms, reply.lifetime_s().unwrap_or(0), address);
+                member.rights = Rights::open(now_ms, lifetime_s, &super::relayed(&reply));
             }
         }
     }
@@ -68,8 +67,18 @@ impl School {
         for reply in &replies {
             self.sent_to_client(reply.to, reply.bytes.len());
         }
+        if self.world.ports == Ports::Wait {
+            let asked = &self.world.opened[self.asked..];
+            self.waiting.extend(asked.iter().map(|port| (port.id, port.family)));
+        }
+        self.asked = self.world.opened.len();
         self.see_closed_ports();
         replies
+    }
+
+    /// Every port that was closed.
+    pub(super) fn closed(&self) -> impl Iterator<Item = (AllocationId, Family)> {
+        self.world.closed.iter().copied().zip(self.world.closed_families.iter().copied())
     }
 
     pub(super) fn sent_to_client(&mut self, to: ClientAddr, bytes: usize) {
@@ -102,19 +111,20 @@ impl School {
         }
     }
 
-    /// Whose port is closed has no allocation any more, and was to have none.
+    /// Whose port is closed has that address no more, and was to lose it.
     fn see_closed_ports(&mut self) {
         let now_ms = self.world.now.mono_ms;
-        for id in &self.world.closed[self.closed..] {
-            let port =
-                self.world.opened.iter().find(|port| port.id == *id && port.relayed.is_some());
-            let port = port.expect("was opened");
+        let closed: Vec<_> = self.closed().skip(self.closed).collect();
+        for (id, family) in closed {
+            let mut ports =
+                self.world.opened.iter().filter(|it| it.id == id && it.family == family);
+            let port = ports.find(|port| port.relayed.is_some()).expect("was opened");
             let mut members = self.clients.iter_mut();
             let member = members.find(|it| it.client.addr == port.client).expect("one of ours");
-            if member.rights.relayed() == port.relayed.map(|relayed| relayed.0) {
-                let is_due = self.may_close || !member.rights.lives(now_ms);
+            if member.rights.relayed(family) == port.relayed.map(|relayed| relayed.0) {
+                let is_due = self.may_close || !member.rights.lives_in(now_ms, family);
                 assert!(is_due, "ended before its time");
-                member.rights = Rights::default();
+                member.rights.close(family);
             }
         }
         self.closed = self.world.closed.len();

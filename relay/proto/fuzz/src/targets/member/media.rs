@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use relay_proto::stun::{Class, Message, Method};
 use relay_proto::{
-    AllocationId, ClientAddr, DropReason, PeerAddr, RelayAddr, Transport, Verdict,
+    AllocationId, ClientAddr, DropReason, IcmpError, PeerAddr, RelayAddr, Transport, Verdict,
     attribute as attr,
 };
 
 use super::super::super::world;
 use super::super::input::Input;
-use super::School;
+use super::{Rules, School};
 
 impl School {
     /// A datagram of a client that need not be signed; whether it leaves the relay.
@@ -21,11 +21,12 @@ impl School {
         let leaves = matches!(verdict, Verdict::ToPeer { .. } | Verdict::Hairpin { .. });
         match verdict {
             Verdict::Control | Verdict::Drop(_) => {}
-            Verdict::ToPeer { via, to, payload } => {
+            Verdict::ToPeer { via, to, payload, dont_fragment } => {
                 assert!(
                     self.clients[who].rights.may_send_to(now.mono_ms, self.rules, to.0),
                     "I-1: {to:?}"
                 );
+                assert!(!dont_fragment || to.0.is_ipv4());
                 self.to_peers.packets += 1;
                 self.to_peers.bytes += payload.len() as u64;
                 if input.byte() == 255 {
@@ -41,10 +42,9 @@ impl School {
                     "I-1: {to:?}"
                 );
                 assert_ne!(from, to);
-                let is_open =
-                    self.world.opened.iter().any(|port| {
-                        port.relayed == Some(to) && !self.world.closed.contains(&port.id)
-                    });
+                let mut ports = self.world.opened.iter().filter(|port| port.relayed == Some(to));
+                let is_closed = |id, family| self.closed().any(|closed| closed == (id, family));
+                let is_open = ports.any(|port| !is_closed(port.id, port.family));
                 if is_open {
                     self.relay_hears(from, to, payload);
                 } else {
@@ -66,11 +66,40 @@ impl School {
         self.client_hears(None, from.0, payload, rendered(&verdict));
     }
 
+    /// The network gives a datagram back, truly or not (RFC 8656 §11.5).
+    pub(super) fn network_complains(&mut self, input: &mut Input<'_>) {
+        let peer = self.any_peer(input);
+        let Some(id) = self.any_port(input) else { return };
+        let (kind, code) = (input.byte(), input.byte());
+        let error = IcmpError { kind, code, mtu: u32::from(input.word()) };
+        self.world.relay.icmp(self.world.now, id, PeerAddr(peer), error);
+        let replies = self.replies();
+        assert!(replies.len() <= 1, "{replies:?}");
+        for reply in replies {
+            let now_ms = self.world.now.mono_ms;
+            let mut members = self.clients.iter();
+            let member = members.find(|it| it.client.addr == reply.to).expect("one of ours");
+            let strict = Rules { strict: true, ..self.rules };
+            assert!(member.rights.may_hear(now_ms, strict, peer), "{peer}");
+            let message = reply.message();
+            assert_eq!((message.method, message.class), (Some(Method::Data), Class::Indication));
+            assert_eq!(reply.address(attr::XOR_PEER_ADDRESS), Some(peer));
+            assert!(
+                message.attribute(attr::ICMP).is_some() && message.attribute(attr::DATA).is_none()
+            );
+        }
+    }
+
+    /// One of the ports that were asked for last.
+    fn any_port(&self, input: &mut Input<'_>) -> Option<AllocationId> {
+        let last = self.world.opened.len().checked_sub(1)?;
+        Some(self.world.opened[last.saturating_sub(input.below(4))].id)
+    }
+
     pub(super) fn peer_sends(&mut self, input: &mut Input<'_>) {
         let from = self.any_peer(input);
         let payload = input.bytes();
-        let Some(last) = self.world.opened.len().checked_sub(1) else { return };
-        let id = self.world.opened[last.saturating_sub(input.below(4))].id;
+        let Some(id) = self.any_port(input) else { return };
         let verdict = self.world.relay.from_peer(self.world.now, id, PeerAddr(from), payload);
         let is_unsent = input.byte() == 255;
         let heard = rendered(&verdict);

@@ -3,9 +3,15 @@
 
 use std::net::SocketAddr;
 
+use relay_proto::algorithm::{Integrity, PASSWORD_ALGORITHMS, PasswordAlgorithm, Seal};
+use relay_proto::credential;
+use relay_proto::request::Refresh;
 use relay_proto::stun::{Class, Message, Method, Writer};
 use relay_proto::traffic::Count;
-use relay_proto::{ClientAddr, DropReason, PortFailure, Transport, Verdict, attribute as attr};
+use relay_proto::{
+    AllocationId, ClientAddr, DropReason, Family, PortFailure, Transport, Verdict,
+    attribute as attr,
+};
 
 mod edge;
 mod media;
@@ -14,7 +20,7 @@ mod operator;
 pub use operator::Rules;
 
 use super::super::world::{
-    Client, Ports, Reply, World, channel_data, client_addr, client_addr_v6, ip, peer,
+    Client, Ports, REALM, Reply, SECRET, World, channel_data, client_addr, client_addr_v6, ip, peer,
 };
 use super::input::Input;
 use super::rights::{Rights, own_as_told};
@@ -32,7 +38,7 @@ const METHODS: [Method; 5] = [
     Method::ChannelBind,
     Method::Binding,
 ];
-const KINDS: [u16; 12] = [
+const KINDS: [u16; 17] = [
     attr::CHANNEL_NUMBER,
     attr::LIFETIME,
     attr::XOR_PEER_ADDRESS,
@@ -43,7 +49,12 @@ const KINDS: [u16; 12] = [
     attr::RESERVATION_TOKEN,
     attr::ADDITIONAL_ADDRESS_FAMILY,
     attr::USERNAME,
-    0x001A, // DONT-FRAGMENT (RFC 8656 §18.9)
+    attr::DONT_FRAGMENT,
+    attr::MESSAGE_INTEGRITY_SHA256,
+    attr::PASSWORD_ALGORITHM,
+    attr::PASSWORD_ALGORITHMS,
+    attr::USERHASH,
+    attr::ICMP,
     0x7F01, // nobody's
 ];
 
@@ -68,12 +79,19 @@ struct School {
     rules: Rules,
     /// Allocations may end now whose time is not over.
     may_close: bool,
-    /// Closed ports that have been looked at.
+    /// Ports that have been looked at: those that are closed, and those that were asked for.
     closed: usize,
+    asked: usize,
+    /// Those of the latter that the edge has yet to answer for.
+    waiting: Vec<(AllocationId, Family)>,
+    /// How many answers came late.
+    late: u16,
 }
 
 struct Member {
     client: Client,
+    /// What it signs with.
+    seal: Seal,
     user: &'static str,
     /// When its nonce was made.
     nonce_ms: u64,
@@ -90,9 +108,15 @@ impl School {
         let tcp = ClientAddr { transport: Transport::Tcp, ..client_addr(3) };
         let at = [client_addr(1), client_addr(2), tcp, client_addr_v6(4)];
         let made = at.into_iter().zip(USERS).map(|(addr, user)| {
-            let mut client = world.client_until(1, user, expires);
-            client.addr = addr;
-            Member { client, user, nonce_ms: 0, rights: Rights::default() }
+            let client = Client { addr, ..world.client_until(1, user, expires) };
+            let password = credential::password(SECRET, &client.username);
+            // Over a stream everything is SHA-256, as a client of RFC 8489 would have it.
+            let (algorithm, by) = match addr.transport {
+                Transport::Udp => (PasswordAlgorithm::Md5, Integrity::Sha1),
+                _ => (PasswordAlgorithm::Sha256, Integrity::Sha256),
+            };
+            let seal = Seal { key: algorithm.key(&client.username, REALM, &password), by };
+            Member { client, seal, user, nonce_ms: 0, rights: Rights::default() }
         });
         let clients = made.collect();
         // The clients' first requests are no part of the sums.
@@ -105,6 +129,9 @@ impl School {
             rules: Rules::default(),
             may_close: false,
             closed: 0,
+            asked: 0,
+            waiting: Vec::new(),
+            late: 0,
         };
         for leg in &school.world.relay.snapshot(school.world.now).traffic.client {
             for count in leg.tx {
@@ -120,7 +147,14 @@ impl School {
             0 => self.allocate(who, input),
             1 => {
                 let lifetime = u32::from(input.word()).to_be_bytes();
-                self.ask(who, Method::Refresh, |w| w.attribute(attr::LIFETIME, &lifetime));
+                let family = input.byte();
+                self.ask(who, Method::Refresh, |w| {
+                    let w = w.attribute(attr::LIFETIME, &lifetime);
+                    match family {
+                        0..=127 => w,
+                        _ => w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[family % 3, 0, 0, 0]),
+                    }
+                });
             }
             2 | 3 => {
                 let peers: Vec<_> = (0..=input.below(4)).map(|_| self.any_peer(input)).collect();
@@ -173,7 +207,8 @@ impl School {
                     self.clients[who].rights = Rights::default();
                     assert_eq!(self.replies(), []);
                 }
-                100..=179 => self.intrude(who, input),
+                100..=149 => self.intrude(who, input),
+                150..=179 => self.network_complains(input),
                 _ => self.operate(input),
             },
         }
@@ -190,7 +225,7 @@ impl School {
         assert!(state.allocations_carrying <= state.allocations);
         let [opened, closed] = [&state.allocations_opened[..], &state.allocations_closed[..]]
             .map(|counts| counts.iter().sum::<u64>());
-        let waiting = self.world.opened.iter().filter(|port| port.relayed.is_none()).count() as u64;
+        let waiting = self.waiting.len() as u64;
         assert!(
             opened - closed <= state.allocations && state.allocations <= opened - closed + waiting
         );
@@ -206,20 +241,23 @@ impl School {
 
     /// When all have gone, so has everything (I-9), and each port was closed once (I-6).
     fn end(mut self) {
-        let waiting: Vec<_> = (0..self.world.opened.len()).collect();
-        for at in waiting {
-            self.answer(at, true);
+        self.world.ports = Ports::Open;
+        while !self.waiting.is_empty() {
+            self.answer(0, true);
         }
         self.world.pass_ms(3_600_000);
         self.world.tick();
         self.hold();
         let state = self.world.relay.snapshot(self.world.now);
         assert_eq!((state.allocations, state.permissions, state.channels), (0, 0, 0));
-        let mut opened: Vec<_> =
-            self.world.opened.iter().filter(|it| it.relayed.is_some()).map(|it| it.id).collect();
-        opened.sort();
-        self.world.closed.sort();
-        assert_eq!(self.world.closed, opened, "I-6");
+        let sorted = |mut ports: Vec<(AllocationId, usize)>| {
+            ports.sort();
+            ports
+        };
+        let opened = self.world.opened.iter().filter(|port| port.relayed.is_some());
+        let opened = sorted(opened.map(|port| (port.id, port.family.index())).collect());
+        let closed = sorted(self.closed().map(|(id, family)| (id, family.index())).collect());
+        assert_eq!(closed, opened, "I-6");
     }
 
     fn allocate(&mut self, who: usize, input: &mut Input<'_>) {
@@ -255,15 +293,13 @@ impl School {
             return;
         }
         self.renew_nonce(who);
-        let (mine, theirs) = (&self.clients[other].client, &self.clients[who].client);
-        let intruder = Client { nonce: theirs.nonce.clone(), addr: theirs.addr, ..mine.clone() };
         let method = input.pick(&[Method::Refresh, Method::CreatePermission, Method::ChannelBind]);
-        let bytes = self.world.request(&intruder, method, |w| {
+        let bytes = self.signed(other, who, method, |w| {
             w.attribute(attr::LIFETIME, &[0; 4])
                 .attribute(attr::CHANNEL_NUMBER, &[0x40, 0, 0, 0])
                 .xor_address(attr::XOR_PEER_ADDRESS, peer(1, 1))
         });
-        self.world.relay.from_client(self.world.now, intruder.addr, &bytes);
+        self.world.relay.from_client(self.world.now, self.clients[who].client.addr, &bytes);
         for reply in self.replies() {
             assert!(matches!(reply.code(), 401 | 437 | 441), "{}", reply.code());
         }
@@ -274,7 +310,7 @@ impl School {
         self.renew_nonce(who);
         let member = &self.clients[who];
         let client = member.client.clone();
-        let bytes = self.world.request(&client, method, fill);
+        let bytes = self.signed(who, who, method, fill);
         // The client gives it back, or a silent one gives way to a new one of its user.
         let is_full = [Ports::Fail(PortFailure::Quota), Ports::FailOnce(PortFailure::Quota)];
         let asked = Message::parse(&bytes).expect("ours are whole");
@@ -290,11 +326,37 @@ impl School {
         let Some(reply) = replies.first() else { return };
         assert_eq!(reply.to, client.addr);
         let is_success = self.judge(who, method, &bytes, reply);
-        // What is gone is gone, and Binding has no key.
-        if is_success && !matches!(method, Method::Refresh | Method::Binding) {
+        // Binding has no key. Over a stream nothing comes twice, and what is gone is gone.
+        let is_stream = client.addr.transport != Transport::Udp;
+        if is_success && !(is_stream && method == Method::Refresh) {
             self.world.relay.from_client(self.world.now, client.addr, &bytes);
             assert_eq!(self.replies().as_slice(), replies, "I-12");
         }
+    }
+
+    /// A request with the credentials of one and the nonce of another, or of the same.
+    fn signed(
+        &mut self,
+        user: usize,
+        at: usize,
+        method: Method,
+        fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Vec<u8> {
+        let nonce = &self.clients[at].client.nonce;
+        let Member { client, seal, .. } = &self.clients[user];
+        self.world.message(method, Class::Request, |w| {
+            let w = fill(w)
+                .attribute(attr::USERNAME, client.username.as_bytes())
+                .attribute(attr::REALM, REALM.as_bytes())
+                .attribute(attr::NONCE, nonce);
+            let w = match seal.by {
+                Integrity::Sha1 => w,
+                Integrity::Sha256 => w
+                    .attribute(attr::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
+                    .attribute(attr::PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+            };
+            w.seal(seal)
+        })
     }
 
     /// Whether it is success; the rights that it gives are written down.
@@ -302,8 +364,10 @@ impl School {
         let code = reply.code();
         let now_ms = self.world.now.mono_ms;
         let rules = self.rules;
-        let Member { client, rights, .. } = &mut self.clients[who];
-        let is_signed = reply.message().verify(&client.key);
+        let Member { seal, rights, .. } = &mut self.clients[who];
+        let message = reply.message();
+        let is_signed =
+            message.protection() == Some(seal.by) && message.verify(seal.key.as_bytes());
         match (method, code) {
             (Method::Binding, 0 | 420) => return false,
             (_, 400 | 401 | 438) if !is_signed => return false,
@@ -320,7 +384,12 @@ impl School {
             let lifetime_s = lifetime_s.expect("a success says how long");
             // The end of a session may come sooner.
             assert!(lifetime_s <= 3600, "I-5: {lifetime_s}");
-            rights.live(now_ms, lifetime_s, reply.address(attr::XOR_RELAYED_ADDRESS));
+            if method == Method::Refresh {
+                let asked = Refresh::parse(&request).expect("granted");
+                rights.refresh(now_ms, lifetime_s, asked.family);
+            } else {
+                *rights = Rights::open(now_ms, lifetime_s, &relayed(reply));
+            }
         }
         rights.granted(now_ms, rules, method, &request);
         true
@@ -374,6 +443,13 @@ impl School {
 fn any_kind(input: &mut Input<'_>) -> u16 {
     let kind = if input.byte() < 250 { input.pick(&KINDS) } else { input.word() };
     if kind == attr::MESSAGE_INTEGRITY { attr::DATA } else { kind }
+}
+
+/// The addresses that a success tells, one or two.
+fn relayed(reply: &Reply) -> Vec<SocketAddr> {
+    let message = reply.message();
+    let told = message.attributes().filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS);
+    told.map(|(_, value)| message.unxor(value).expect("an address")).collect()
 }
 
 fn number(input: &mut Input<'_>) -> u16 {
