@@ -122,7 +122,8 @@ impl School {
             let mut members = self.clients.iter_mut();
             let member = members.find(|it| it.client.addr == port.client).expect("one of ours");
             if member.rights.relayed(family) == port.relayed.map(|relayed| relayed.0) {
-                let is_due = self.may_close || !member.rights.lives_in(now_ms, family);
+                let may_close = self.may_close.contains(&member.user);
+                let is_due = may_close || !member.rights.lives_in(now_ms, family);
                 assert!(is_due, "ended before its time");
                 member.rights.close(family);
             }

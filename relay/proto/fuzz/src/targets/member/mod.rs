@@ -77,8 +77,8 @@ struct School {
     to_clients: [Count; Transport::ALL.len()],
     to_peers: Count,
     rules: Rules,
-    /// Allocations may end now whose time is not over.
-    may_close: bool,
+    /// Whose allocations may end now although their time is not over.
+    may_close: &'static [&'static str],
     /// Ports that have been looked at: those that are closed, and those that were asked for.
     closed: usize,
     asked: usize,
@@ -127,7 +127,7 @@ impl School {
             to_clients: Default::default(),
             to_peers: Count::default(),
             rules: Rules::default(),
-            may_close: false,
+            may_close: &[],
             closed: 0,
             asked: 0,
             waiting: Vec::new(),
@@ -314,14 +314,17 @@ impl School {
         // The client gives it back, or a silent one gives way to a new one of its user.
         let is_full = [Ports::Fail(PortFailure::Quota), Ports::FailOnce(PortFailure::Quota)];
         let asked = Message::parse(&bytes).expect("ours are whole");
-        self.may_close = is_full.contains(&self.world.ports)
-            || method == Method::Refresh && asked.attribute(attr::LIFETIME) == Some(&[0; 4]);
+        let gives_back =
+            method == Method::Refresh && asked.attribute(attr::LIFETIME) == Some(&[0; 4]);
+        if gives_back || is_full.contains(&self.world.ports) {
+            self.may_close = &USERS[who..=who];
+        }
         let verdict = self.world.relay.from_client(self.world.now, client.addr, &bytes);
         // Binding is shed when the budget is spent.
         let is_shed = verdict == Verdict::Drop(DropReason::RateLimited);
         assert!(verdict == Verdict::Control || is_shed, "{verdict:?}");
         let replies = self.replies();
-        self.may_close = false;
+        self.may_close = &[];
         assert!(replies.len() <= 1, "{replies:?}");
         let Some(reply) = replies.first() else { return };
         assert_eq!(reply.to, client.addr);

@@ -43,10 +43,10 @@ impl School {
     /// I-22: who was kicked has nothing left.
     fn kick(&mut self, who: &Who, input: &mut Input<'_>) {
         let until = self.world.now.unix_s + u64::from(input.byte());
-        self.may_close = true;
+        self.may_close = &USERS;
         let kicked = self.world.relay.kick(self.world.now, who, until);
         assert_eq!(self.replies(), [], "nobody asked");
-        self.may_close = false;
+        self.may_close = &[];
         let unique: BTreeSet<_> = kicked.clients.iter().map(|client| client.remote).collect();
         assert_eq!(unique.len(), kicked.clients.len());
         for client in kicked.clients {
