@@ -1,0 +1,438 @@
+//! AUT: who may ask.
+
+use base64ct::{Base64, Encoding as _};
+
+use crate::Outcome;
+use crate::conformance::client::Client;
+use crate::conformance::message::{
+    CHANNEL_BIND, CREATE_PERMISSION, Draft, REFRESH, Session, attr,
+};
+use crate::conformance::probe::Probe;
+use crate::conformance::reply::Reply;
+use crate::conformance::server::Setup::{Open, Tls};
+use crate::conformance::site::{Family, TLS_PORT, TURN_PORT};
+use crate::conformance::stream::Stream;
+use crate::conformance::trial::{Trial, credential, password};
+use crate::conformance::verdict::{Answer, Verdict};
+
+/// Begins every nonce that says which features the server has (RFC 8489 §9.2).
+const COOKIE: &[u8] = b"obMatJos2";
+/// SHA-256, then MD5, without parameters (RFC 8489 §18.5).
+const ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
+const SHA256: [u8; 4] = [0, 2, 0, 0];
+const MD5: [u8; 4] = [0, 1, 0, 0];
+
+pub const PROBES: &[Probe] = &[
+    Probe::wire(
+        "AUT-01",
+        "8489 §9.2.4; 8656 §7.2",
+        "Allocate without integrity",
+        "401 + REALM + NONCE",
+        Open,
+        |trial| Ok(challenged(&trial.client()?.ask(&Draft::allocate())?, &[401])),
+    ),
+    Probe::wire(
+        "AUT-02",
+        "8656 §7.2; hardening",
+        "bare 20-byte Allocate",
+        "400, 401 or silent, at most 2 × the request",
+        Open,
+        |trial| {
+            let answer = trial.client()?.ask(&Draft::request(crate::conformance::message::ALLOCATE))?;
+            let length = answer.reply().map_or(0, |reply| reply.bytes.len());
+            let good = answer.silent_or(&[400, 401]);
+            Ok(Verdict::of(good.passed && length <= 40, format_args!("{}, {length} B", good.said)))
+        },
+    ),
+    Probe::wire("AUT-03", "8489 §9.2.4", "integrity, but no REALM", "400", Open, |trial| {
+        without(trial, attr::REALM)
+    }),
+    Probe::wire("AUT-04", "8489 §9.2.4", "integrity, but no NONCE", "400", Open, |trial| {
+        without(trial, attr::NONCE)
+    }),
+    Probe::wire("AUT-05", "8489 §9.2.4", "wrong password", "401", Open, |trial| {
+        let mut client = trial.client()?;
+        client.login()?;
+        client.session.password = "a guess".to_owned();
+        Ok(challenged(&client.request(Draft::allocate())?, &[401]))
+    }),
+    Probe::wire(
+        "AUT-06",
+        "REST form",
+        "user name without a time, HMAC right",
+        "401",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            client.session.username = "ana".to_owned();
+            client.session.password = password("ana");
+            Ok(client.request(Draft::allocate())?.error(&[401]))
+        },
+    ),
+    Probe::wire(
+        "AUT-07",
+        "8489 §14.5",
+        "LIFETIME 700 before, 3000 behind MESSAGE-INTEGRITY",
+        "700 granted",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let draft = Draft::allocate().lifetime(700).signed(&client.session).lifetime(3000);
+            Ok(granted(&client.ask(&draft)?, 700))
+        },
+    ),
+    Probe::wire(
+        "AUT-08",
+        "8656 §5; 8489 §9.2.4",
+        "NONCE that was given to another port",
+        "438",
+        Open,
+        |trial| {
+            let mut first = trial.client()?;
+            first.login()?;
+            let at = (first.address()?.ip(), 0).into();
+            let second = trial.client_at(at, first.session.clone())?;
+            Ok(challenged(&second.request(Draft::allocate())?, &[438]))
+        },
+    ),
+    Probe::wire(
+        "AUT-09",
+        "8656 §5",
+        "Allocate of another valid user on the same 5-tuple",
+        "441",
+        Open,
+        |trial| {
+            let client = trial.allocated()?;
+            let other = other_user(trial, &client);
+            Ok(client.ask(&Draft::allocate().signed(&other))?.error(&[441]))
+        },
+    ),
+    Probe::wire("AUT-10", "8656 §5", "Refresh of another user", "441", Open, |trial| {
+        stolen(trial, Draft::request(REFRESH))
+    }),
+    Probe::wire("AUT-10", "8656 §5", "CreatePermission of another user", "441", Open, |trial| {
+        stolen(trial, Draft::request(CREATE_PERMISSION).peer(trial.peer()?.address))
+    }),
+    Probe::wire("AUT-10", "8656 §5", "ChannelBind of another user", "441", Open, |trial| {
+        stolen(trial, Draft::request(CHANNEL_BIND).channel(0x4000).peer(trial.peer()?.address))
+    }),
+    Probe::wire(
+        "AUT-11",
+        "8489 §14.5",
+        "MESSAGE-INTEGRITY of 10 bytes",
+        "400, 401 or silent",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let named = Draft::allocate().named(&client.session);
+            Ok(client.ask(&named.with(attr::MESSAGE_INTEGRITY, &[7; 10]))?.silent_or(&[400, 401]))
+        },
+    ),
+    Probe::wire(
+        "AUT-12",
+        "8489 §14.3",
+        "USERNAME of 611 bytes",
+        "400, 401 or silent",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let long = credential(&"n".repeat(600));
+            client.session.username = long.username;
+            client.session.password = long.password;
+            Ok(client.request(Draft::allocate())?.silent_or(&[400, 401]))
+        },
+    ),
+    Probe::wire("AUT-13", "8489 §14.3", "USERNAME of 509 bytes", "400", Open, |trial| {
+        let mut client = trial.client()?;
+        client.login()?;
+        let spare = 509 - credential("").username.len();
+        let long = credential(&"n".repeat(spare));
+        (client.session.username, client.session.password) = (long.username, long.password);
+        Ok(client.request(Draft::allocate())?.error(&[400]))
+    }),
+    Probe::wire("AUT-13", "8489 §14.9", "REALM of 764 bytes", "400", Open, |trial| {
+        let mut client = trial.client()?;
+        client.login()?;
+        client.session.realm = "r".repeat(764);
+        Ok(client.request(Draft::allocate())?.error(&[400]))
+    }),
+    Probe::wire("AUT-13", "8489 §14.10", "NONCE of 764 bytes", "400", Open, |trial| {
+        let mut client = trial.client()?;
+        client.login()?;
+        client.session.nonce = vec![b'n'; 764];
+        Ok(client.request(Draft::allocate())?.error(&[400]))
+    }),
+    Probe::wire(
+        "AUT-14",
+        "8489 §9.2.1, §14.11",
+        "Allocate without integrity over TCP",
+        "401 with nonce cookie and PASSWORD-ALGORITHMS",
+        Open,
+        |trial| Ok(offers(&tcp(trial)?.ask(&Draft::allocate())?)),
+    ),
+    Probe::wire(
+        "AUT-14",
+        "8489 §9.2.1, §14.11",
+        "Allocate without integrity over TLS",
+        "401 with nonce cookie and PASSWORD-ALGORITHMS",
+        Tls,
+        |trial| {
+            let (to, user) = (Family::V4.relay(TLS_PORT), trial.user());
+            let mut stream = Stream::tls(to, None, user, trial.record.clone())?;
+            Ok(offers(&stream.ask(&Draft::allocate())?))
+        },
+    ),
+    Probe::wire(
+        "AUT-15",
+        "8489 §9.2, §18.1",
+        "form of that nonce",
+        "obMatJos2 + 4 Base64 characters with both feature bits",
+        Open,
+        |trial| {
+            let challenge = tcp(trial)?.login()?;
+            let nonce = challenge.attribute(attr::NONCE).unwrap_or_default().to_vec();
+            Ok(Verdict::of(features(&nonce) == Some(0b11), feature_words(&nonce)))
+        },
+    ),
+    Probe::wire(
+        "AUT-15",
+        "8489 §9.2.4, §14.11",
+        "438 over TCP: nonce of another connection",
+        "438 with SHA-256 first, then MD5",
+        Open,
+        |trial| {
+            let (mut first, mut second) = (tcp(trial)?, tcp(trial)?);
+            first.login()?;
+            second.session = first.session.clone();
+            let algorithms = offered(&first.session, &ALGORITHMS, Some(&MD5));
+            let answer = second.ask(&algorithms.integrity(&first.session.key()))?;
+            let lists = answer.reply().and_then(|it| it.attribute(attr::PASSWORD_ALGORITHMS));
+            let right = lists == Some(&ALGORITHMS);
+            let stale = challenged(&answer, &[438]);
+            Ok(Verdict { passed: stale.passed && right, ..stale })
+        },
+    ),
+    Probe::wire(
+        "AUT-16",
+        "8489 §9.2.4",
+        "new nonce, but neither PASSWORD-ALGORITHM nor -ALGORITHMS",
+        "success, MESSAGE-INTEGRITY with the MD5 key",
+        Open,
+        |trial| {
+            let mut stream = tcp(trial)?;
+            stream.login()?;
+            let answer = stream.request(Draft::allocate())?;
+            Ok(answer.success_if(|reply| reply.attribute(attr::MESSAGE_INTEGRITY).is_some()))
+        },
+    ),
+    Probe::wire(
+        "AUT-16",
+        "8489 §9.2.4, §9.2.5",
+        "SHA-256 chosen from the list",
+        "success, MESSAGE-INTEGRITY-SHA256 with the SHA-256 key",
+        Open,
+        |trial| {
+            let sha256 = attr::MESSAGE_INTEGRITY_SHA256;
+            let answer = chosen(trial, &ALGORITHMS, Some(&SHA256))?;
+            Ok(answer.success_if(|reply| reply.attribute(sha256).is_some()))
+        },
+    ),
+    Probe::wire(
+        "AUT-17",
+        "8489 §9.2.1",
+        "list edited on the way: MD5 alone",
+        "400",
+        Open,
+        |trial| Ok(chosen(trial, &MD5, Some(&MD5))?.error(&[400])),
+    ),
+    Probe::wire(
+        "AUT-17",
+        "8489 §9.2.4",
+        "list right, no PASSWORD-ALGORITHM",
+        "400",
+        Open,
+        |trial| Ok(chosen(trial, &ALGORITHMS, None)?.error(&[400])),
+    ),
+    Probe::wire(
+        "AUT-17",
+        "8489 §9.2.4",
+        "PASSWORD-ALGORITHM that is not in the list",
+        "400",
+        Open,
+        |trial| Ok(chosen(trial, &ALGORITHMS, Some(&[0, 9, 0, 0]))?.error(&[400])),
+    ),
+    Probe::wire(
+        "AUT-18",
+        "8489 §14.6",
+        "MESSAGE-INTEGRITY-SHA256 of 16, 20, 32 bytes",
+        "success",
+        Open,
+        |trial| truncated(trial, &[16, 20, 32], |answer| answer.success()),
+    ),
+    Probe::wire(
+        "AUT-18",
+        "8489 §14.6",
+        "MESSAGE-INTEGRITY-SHA256 of 12, 15, 17, 36 bytes",
+        "400 or 401",
+        Open,
+        |trial| truncated(trial, &[12, 15, 17, 36], |answer| answer.error(&[400, 401])),
+    ),
+    Probe::wire(
+        "AUT-19",
+        "8489 §9.2.4, §14.6",
+        "right MESSAGE-INTEGRITY, wrong MESSAGE-INTEGRITY-SHA256",
+        "401",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let draft = Draft::allocate().signed(&client.session);
+            let wrong = draft.with(attr::MESSAGE_INTEGRITY_SHA256, &[7; 32]);
+            Ok(client.ask(&wrong)?.error(&[401]))
+        },
+    ),
+    Probe::wire(
+        "AUT-19",
+        "8489 §9.2.4, §14.6",
+        "wrong MESSAGE-INTEGRITY, right MESSAGE-INTEGRITY-SHA256",
+        "success",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let named = Draft::allocate().named(&client.session);
+            let wrong = named.with(attr::MESSAGE_INTEGRITY, &[7; 20]);
+            let draft = wrong.integrity_sha256(&client.session.key(), 32);
+            Ok(client.ask(&draft)?.success())
+        },
+    ),
+    Probe::wire(
+        "AUT-20",
+        "8489 §14.6",
+        "MESSAGE-INTEGRITY followed by a valid MESSAGE-INTEGRITY-SHA256",
+        "success, no 420",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let draft = Draft::allocate().signed(&client.session);
+            Ok(client.ask(&draft.integrity_sha256(&client.session.key(), 32))?.success())
+        },
+    ),
+];
+
+/// The error must say how to do better (RFC 8489 §9.2.4).
+fn challenged(answer: &Answer, codes: &[u16]) -> Verdict {
+    let complete = answer.reply().is_some_and(|reply| {
+        [attr::REALM, attr::NONCE].iter().all(|kind| reply.attribute(*kind).is_some())
+    });
+    let verdict = answer.error(codes);
+    Verdict { passed: verdict.passed && complete, ..verdict }
+}
+
+pub fn granted(answer: &Answer, lifetime_s: u32) -> Verdict {
+    let found = answer.reply().and_then(Reply::lifetime);
+    let verdict = answer.success_if(|_| found == Some(lifetime_s));
+    match found {
+        Some(found) => Verdict::of(verdict.passed, format_args!("{} {found}", verdict.said)),
+        None => verdict,
+    }
+}
+
+fn without(trial: &Trial<'_>, left_out: u16) -> Outcome<Verdict> {
+    let mut client = trial.client()?;
+    client.login()?;
+    let Session { username, realm, nonce, .. } = &client.session;
+    let parts =
+        [(attr::USERNAME, username.as_bytes()), (attr::REALM, realm.as_bytes()), (attr::NONCE, nonce)];
+    let parts = parts.into_iter().filter(|(kind, _)| *kind != left_out);
+    let draft = parts.fold(Draft::allocate(), |draft, (kind, value)| draft.with(kind, value));
+    Ok(client.ask(&draft.integrity(&client.session.key()))?.error(&[400]))
+}
+
+fn other_user(trial: &Trial<'_>, client: &Client) -> Session {
+    let Session { realm, nonce, .. } = client.session.clone();
+    Session { realm, nonce, ..trial.user() }
+}
+
+fn stolen(trial: &Trial<'_>, draft: Draft) -> Outcome<Verdict> {
+    let client = trial.allocated()?;
+    let other = other_user(trial, &client);
+    Ok(client.ask(&draft.signed(&other))?.error(&[441]))
+}
+
+fn tcp(trial: &Trial<'_>) -> Outcome<Stream> {
+    let from = (trial.client()?.address()?.ip(), 0).into();
+    Stream::connect(from, Family::V4.relay(TURN_PORT), trial.user(), trial.record.clone())
+}
+
+/// A 401 that offers SHA-256.
+fn offers(answer: &Answer) -> Verdict {
+    let reply = answer.reply();
+    let nonce = reply.and_then(|reply| reply.attribute(attr::NONCE)).unwrap_or_default();
+    let list = reply.and_then(|reply| reply.attribute(attr::PASSWORD_ALGORITHMS));
+    let verdict = challenged(answer, &[401]);
+    let passed = verdict.passed && features(nonce).is_some() && list == Some(&ALGORITHMS);
+    let words = match list {
+        None => "no PASSWORD-ALGORITHMS",
+        Some(list) if list == ALGORITHMS => "SHA-256, MD5",
+        Some(_) => "another list",
+    };
+    Verdict::of(passed, format_args!("{}, {}, {words}", verdict.said, feature_words(nonce)))
+}
+
+/// The two feature bits of a nonce with the cookie, the first being bit 0.
+fn features(nonce: &[u8]) -> Option<u8> {
+    let text = nonce.strip_prefix(COOKIE)?.get(..4)?;
+    let mut bits = [0; 3];
+    Base64::decode(text, &mut bits).ok()?;
+    Some(bits[0] >> 7 | (bits[0] >> 5 & 2))
+}
+
+fn feature_words(nonce: &[u8]) -> String {
+    match features(nonce) {
+        None => "no cookie".to_owned(),
+        Some(bits) => format!("cookie, feature bits {:02b}", bits),
+    }
+}
+
+fn offered(session: &Session, list: &[u8], choice: Option<&[u8]>) -> Draft {
+    let draft = Draft::allocate().named(session).with(attr::PASSWORD_ALGORITHMS, list);
+    choice.into_iter().fold(draft, |draft, choice| draft.with(attr::PASSWORD_ALGORITHM, choice))
+}
+
+/// Over TCP, answers a challenge with this list and this choice, signed by it.
+fn chosen(trial: &Trial<'_>, list: &[u8], choice: Option<&[u8]>) -> Outcome<Answer> {
+    let mut stream = tcp(trial)?;
+    stream.login()?;
+    let session = stream.session.clone();
+    let draft = offered(&session, list, choice);
+    stream.ask(&if choice == Some(&SHA256) {
+        draft.integrity_sha256(&session.key_sha256(), 32)
+    } else {
+        draft.integrity(&session.key())
+    })
+}
+
+fn truncated(
+    trial: &Trial<'_>,
+    lengths: &[usize],
+    judge: fn(&Answer) -> Verdict,
+) -> Outcome<Verdict> {
+    let parts: Outcome<Vec<_>> = lengths
+        .iter()
+        .map(|length| {
+            let mut client = trial.client()?;
+            client.login()?;
+            let named = Draft::allocate().named(&client.session);
+            let answer = client.ask(&named.integrity_sha256(&client.session.key(), *length))?;
+            let verdict = judge(&answer);
+            Ok(Verdict::of(verdict.passed, format_args!("{length}: {}", verdict.said)))
+        })
+        .collect();
+    Ok(Verdict::all(parts?))
+}

@@ -1,0 +1,406 @@
+//! DAT: payload in both directions.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::relayed::{arrived, came, dropped, homeward, outward};
+use crate::conformance::client::{Client, Incoming, indication};
+use crate::conformance::message::{
+    CHANNEL_BIND, Class, DATA_METHOD, Draft, IPV6, SEND, attr, channel_data,
+};
+use crate::conformance::probe::Probe;
+use crate::conformance::reply::Reply;
+use crate::conformance::server::Setup::Open;
+use crate::conformance::site::{Family, RELAY, TURN_PORT};
+use crate::conformance::stream::Stream;
+use crate::conformance::trial::{ARRIVAL_WAIT, Peer, Trial, receive};
+use crate::conformance::verdict::Verdict;
+use crate::{Failure, Outcome};
+
+const CHANNEL: u16 = 0x4000;
+/// Larger than any datagram with a Data indication's framing: 65,507 - 36 bytes fit.
+const TOO_LONG: usize = 65_480;
+/// Expedited forwarding, and the first ECN bit: what clients ask of their own network.
+const CLIENT_TOS: u32 = 0xB9;
+
+pub const PROBES: &[Probe] = &[
+    Probe::wire(
+        "DAT-01",
+        "8656 §11.2",
+        "Send with permission",
+        "arrives, source = relayed address",
+        Open,
+        |trial| {
+            let (client, peer) = permitted(trial)?;
+            client.send_to(peer.address, b"hello")?;
+            let (payload, from) = peer.hear()?;
+            let right = from == client.relayed()?;
+            let said = if right { "arrives" } else { "arrives from elsewhere" };
+            Ok(Verdict::of(right && payload == b"hello", said))
+        },
+    ),
+    Probe::wire(
+        "DAT-02",
+        "8656 §11.3",
+        "datagram from a peer without permission",
+        "dropped",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            Ok(dropped(&homeward(&client, &stranger()?, b"let me in", &witness)?))
+        },
+    ),
+    Probe::wire(
+        "DAT-03",
+        "8656 §12.5-12.7",
+        "ChannelData both ways",
+        "exact payload; peer data uses the channel",
+        Open,
+        |trial| {
+            let (client, peer, witness) = bound(trial)?;
+            let out = outward(&client, &channel_data(CHANNEL, b"there"), &peer, &witness)?;
+            let back = homeward(&client, &peer, b"back", &witness)?;
+            let wanted = Incoming::Channel(CHANNEL, b"back".to_vec());
+            Ok(arrived(out, b"there").and(came(back, &wanted)))
+        },
+    ),
+    Probe::wire(
+        "DAT-04",
+        "8656 §12.5",
+        "channel bound, client uses Send",
+        "arrives; answers come as ChannelData",
+        Open,
+        |trial| {
+            let (client, peer, witness) = bound(trial)?;
+            let stimulus = indication(peer.address, b"there");
+            let out = outward(&client, stimulus.bytes(), &peer, &witness)?;
+            let back = homeward(&client, &peer, b"back", &witness)?;
+            let wanted = Incoming::Channel(CHANNEL, b"back".to_vec());
+            Ok(arrived(out, b"there").and(came(back, &wanted)))
+        },
+    ),
+    Probe::wire("DAT-05", "8656 §12.6", "ChannelData, number not bound", "dropped", Open, |trial| {
+        let (client, peer, witness) = bound(trial)?;
+        let stimulus = channel_data(CHANNEL + 1, b"x");
+        Ok(dropped(&outward(&client, &stimulus, &peer, &witness)?))
+    }),
+    Probe::wire(
+        "DAT-06",
+        "8656 §12.6",
+        "ChannelData of length 0",
+        "empty UDP datagram",
+        Open,
+        |trial| {
+            let (client, peer, witness) = bound(trial)?;
+            Ok(arrived(outward(&client, &channel_data(CHANNEL, b""), &peer, &witness)?, b""))
+        },
+    ),
+    Probe::wire("DAT-07", "8656 §11.2", "Send with empty DATA", "empty UDP datagram", Open, |trial| {
+        let (client, witness) = permitted(trial)?;
+        let peer = trial.peer()?;
+        let stimulus = indication(peer.address, b"");
+        Ok(arrived(outward(&client, stimulus.bytes(), &peer, &witness)?, b""))
+    }),
+    Probe::wire("DAT-08", "8656 §11.2", "Send without DATA", "dropped", Open, |trial| {
+        let (client, witness) = permitted(trial)?;
+        let peer = trial.peer()?;
+        let stimulus = Draft::new(SEND, Class::Indication).peer(peer.address);
+        Ok(dropped(&outward(&client, stimulus.bytes(), &peer, &witness)?))
+    }),
+    Probe::wire("DAT-08", "8656 §11.2", "Send without XOR-PEER-ADDRESS", "dropped", Open, |trial| {
+        let (client, witness) = permitted(trial)?;
+        let peer = trial.peer()?;
+        let stimulus = Draft::new(SEND, Class::Indication).with(attr::DATA, b"x");
+        Ok(dropped(&outward(&client, stimulus.bytes(), &peer, &witness)?))
+    }),
+    Probe::wire(
+        "DAT-08",
+        "8656 §11.2; 8489 §14",
+        "Send with two XOR-PEER-ADDRESS",
+        "the first one wins",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let (first, second) = (trial.peer()?, trial.peer()?);
+            let draft = Draft::new(SEND, Class::Indication).peer(first.address);
+            let stimulus = draft.peer(second.address).with(attr::DATA, b"x");
+            let got = outward(&client, stimulus.bytes(), &first, &witness)?;
+            let other = second.next(Duration::from_millis(20))?;
+            Ok(arrived(got, b"x").and(dropped(&other)))
+        },
+    ),
+    Probe::wire(
+        "DAT-09",
+        "8656 §12.4",
+        "padded ChannelData over UDP",
+        "padding not relayed",
+        Open,
+        |trial| {
+            let (client, peer, witness) = bound(trial)?;
+            let padded = [channel_data(CHANNEL, b"five!"), vec![0; 3]].concat();
+            Ok(arrived(outward(&client, &padded, &peer, &witness)?, b"five!"))
+        },
+    ),
+    Probe::wire(
+        "DAT-10",
+        "8656 §11.3",
+        "zero-length peer datagram",
+        "Data indication with empty DATA",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let peer = trial.peer()?;
+            let got = homeward(&client, &peer, b"", &witness)?;
+            Ok(came(got, &Incoming::Data(peer.address, Vec::new())))
+        },
+    ),
+    Probe::wire(
+        "DAT-10",
+        "8656 §11.3",
+        "peer datagram that does not fit with its framing",
+        "dropped and counted",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let before = trial.dropped("too_big")?;
+            let got = homeward(&client, &trial.peer()?, &vec![7; TOO_LONG], &witness)?;
+            let counted = trial.dropped("too_big")? == before + 1;
+            let counts = trial.server.metrics(trial.site)?.is_some();
+            let verdict = dropped(&got);
+            Ok(Verdict { passed: verdict.passed && (counted || !counts), ..verdict })
+        },
+    ),
+    Probe::wire(
+        "DAT-11",
+        "8656 §12.7",
+        "same IP, other port, while a channel is bound",
+        "Data indication",
+        Open,
+        |trial| {
+            let (client, _peer, witness) = bound(trial)?;
+            let other = trial.peer()?;
+            let got = homeward(&client, &other, b"x", &witness)?;
+            Ok(came(got, &Incoming::Data(other.address, b"x".to_vec())))
+        },
+    ),
+    Probe::wire(
+        "DAT-12",
+        "8656 §12.7",
+        "STUN request from a peer at the relayed port",
+        "forwarded, never answered",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let peer = trial.peer()?;
+            let draft = Draft::request(crate::conformance::message::BINDING);
+            let got = homeward(&client, &peer, draft.bytes(), &witness)?;
+            let forwarded = came(got, &Incoming::Data(peer.address, draft.bytes().to_vec()));
+            let answered = peer.next(Duration::from_millis(20))?.is_some();
+            Ok(Verdict { passed: forwarded.passed && !answered, ..forwarded })
+        },
+    ),
+    Probe::wire(
+        "DAT-13",
+        "8656 §21.1",
+        "permission and channel between two allocations of this server",
+        "delivered once, both ways",
+        Open,
+        between_allocations,
+    ),
+    Probe::wire(
+        "DAT-13",
+        "8656 §21.1",
+        "ChannelBind to the server's own :3478 and :22",
+        "403, 403",
+        Open,
+        |trial| {
+            let client = trial.allocated()?;
+            let ask = |number, port| {
+                let draft = Draft::request(CHANNEL_BIND).channel(number);
+                client.request(draft.peer((RELAY, port).into()))
+            };
+            Ok(ask(0x4000, 3478)?.error(&[403]).and(ask(0x4001, 22)?.error(&[403])))
+        },
+    ),
+    Probe::wire(
+        "DAT-13",
+        "8656 §21.1",
+        "ChannelBind to the allocation's own relayed address",
+        "403",
+        Open,
+        |trial| {
+            let client = trial.allocated()?;
+            let draft = Draft::request(CHANNEL_BIND).channel(CHANNEL).peer(client.relayed()?);
+            Ok(client.request(draft)?.error(&[403]))
+        },
+    ),
+    Probe::wire(
+        "DAT-14",
+        "8656 §11.5",
+        "ICMP port unreachable on the relayed socket",
+        "allocation lives, next datagram passes",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let closed = trial.peer()?.address;
+            for _ in 0..3 {
+                client.send_to(closed, b"nobody")?;
+            }
+            let peer = trial.peer()?;
+            let stimulus = indication(peer.address, b"somebody");
+            Ok(arrived(outward(&client, stimulus.bytes(), &peer, &witness)?, b"somebody"))
+        },
+    ),
+    Probe::wire(
+        "DAT-15",
+        "8656 §11.5",
+        "ICMP type 3 for a packet of the allocation",
+        "Data indication with XOR-PEER-ADDRESS and ICMP",
+        Open,
+        |trial| {
+            let (client, _) = permitted(trial)?;
+            // Type 3, code 3: nobody listens at this port.
+            unreachable(&client, trial.peer()?.address, [0x06, 0x03])
+        },
+    ),
+    Probe::wire(
+        "DAT-15",
+        "8656 §11.5",
+        "ICMPv6 type 1 for a packet of the allocation",
+        "Data indication with XOR-PEER-ADDRESS and ICMP",
+        Open,
+        |trial| {
+            let mut client = trial.client()?;
+            let v6 = Draft::allocate().with(attr::REQUESTED_ADDRESS_FAMILY, &IPV6);
+            client.allocate_with(v6)?;
+            let closed = trial.peer_v6()?.address;
+            client.permit(closed)?;
+            // Type 1, code 4.
+            unreachable(&client, closed, [0x02, 0x04])
+        },
+    ),
+    Probe::wire(
+        "DAT-16",
+        "8656 §14",
+        "TTL, DSCP, ECN, DF towards the peer; the client's own have DSCP and ECN set",
+        "TTL 64, DSCP 0, ECN 0, DF 0",
+        Open,
+        |trial| {
+            let (client, peer) = permitted(trial)?;
+            SockRef::from(client.socket()).set_tos_v4(CLIENT_TOS)?;
+            header(&peer, || client.send_to(peer.address, b"x"), false)
+        },
+    ),
+    Probe::wire(
+        "DAT-16",
+        "8656 §11.2, §14",
+        "Send with DONT-FRAGMENT",
+        "arrives with DF 1",
+        Open,
+        |trial| {
+            let (client, peer) = permitted(trial)?;
+            let draft = Draft::new(SEND, Class::Indication).peer(peer.address);
+            let draft = draft.with(attr::DONT_FRAGMENT, &[]).with(attr::DATA, b"x");
+            header(&peer, || client.send(draft.bytes()), true)
+        },
+    ),
+    Probe::wire(
+        "DAT-17",
+        "8656 §15, §16",
+        "TCP client, UDP peer",
+        "DSCP 0, ECN 0",
+        Open,
+        |trial| {
+            let from = (trial.client()?.address()?.ip(), 0).into();
+            let to = Family::V4.relay(TURN_PORT);
+            let mut stream = Stream::connect(from, to, trial.user(), trial.record.clone())?;
+            stream.allocate()?;
+            let peer = trial.peer()?;
+            let permit = Draft::request(crate::conformance::message::CREATE_PERMISSION);
+            stream.request(permit.peer(peer.address))?.succeeded("CreatePermission")?;
+            header(&peer, || stream.send(indication(peer.address, b"x").bytes()), false)
+        },
+    ),
+];
+
+/// An allocation, and a peer that it permits.
+fn permitted(trial: &Trial<'_>) -> Outcome<(Client, Peer)> {
+    let (client, peer) = (trial.allocated()?, trial.peer()?);
+    client.permit(peer.address)?;
+    Ok((client, peer))
+}
+
+/// An allocation, a peer on a channel, and another that is permitted.
+fn bound(trial: &Trial<'_>) -> Outcome<(Client, Peer, Peer)> {
+    let (client, witness) = permitted(trial)?;
+    let peer = trial.peer()?;
+    client.bind(CHANNEL, peer.address)?;
+    Ok((client, peer, witness))
+}
+
+/// A peer at an address that nobody permits.
+fn stranger() -> Outcome<Peer> {
+    Peer::at((Ipv4Addr::new(198, 51, 100, 2), 0).into())
+}
+
+fn between_allocations(trial: &Trial<'_>) -> Outcome<Verdict> {
+    let (left, right) = (trial.allocated()?, trial.allocated()?);
+    left.permit(right.relayed()?)?;
+    right.bind(CHANNEL, left.relayed()?)?;
+    left.send_to(right.relayed()?, b"there")?;
+    let there = Some(right.hear()?);
+    right.send(&channel_data(CHANNEL, b"back"))?;
+    let back = Some(left.hear()?);
+    let wait = Duration::from_millis(20);
+    let again = left.next(wait)?.is_some() || right.next(wait)?.is_some();
+    let there = came(there, &Incoming::Channel(CHANNEL, b"there".to_vec()));
+    let back = came(back, &Incoming::Data(right.relayed()?, b"back".to_vec()));
+    let both = there.and(back);
+    Ok(Verdict { passed: both.passed && !again, ..both })
+}
+
+/// Sends to a closed port; `code` is the beginning of what the ICMP attribute must say.
+fn unreachable(client: &Client, closed: SocketAddr, code: [u8; 2]) -> Outcome<Verdict> {
+    client.send_to(closed, b"nobody")?;
+    let Some((bytes, _)) = receive(client.socket(), ARRIVAL_WAIT)? else {
+        return Ok(Verdict::of(false, "nothing"));
+    };
+    let reply = Reply::read(&bytes).ok_or_else(|| Failure::new("something that is not STUN"))?;
+    let is_data = reply.method == DATA_METHOD && reply.class == Class::Indication;
+    let peer = reply.address(attr::XOR_PEER_ADDRESS);
+    // Two reserved bytes, then seven bits of type and nine of code (RFC 8656 §18.13).
+    let icmp = reply.attribute(attr::ICMP).filter(|value| value.len() == 8);
+    let right = icmp.is_some_and(|value| value[2..4] == code);
+    let good = is_data && right && peer.map(|it| it.ip()) == Some(closed.ip());
+    let said = if icmp.is_some() { "with ICMP" } else { "without ICMP" };
+    Ok(Verdict::of(good && reply.faults.is_empty(), format_args!("{reply} {said}")))
+}
+
+/// What the IP header of the next datagram at `peer` says, which `send` brings about.
+fn header(
+    peer: &Peer,
+    send: impl FnOnce() -> Outcome<()>,
+    dont_fragment: bool,
+) -> Outcome<Verdict> {
+    let mut raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+    raw.bind(&SocketAddr::new(peer.ip(), 0).into())?;
+    raw.set_read_timeout(Some(ARRIVAL_WAIT))?;
+    send()?;
+    peer.hear()?;
+    let mut packet = [0; 2_048];
+    loop {
+        let length = raw.read(&mut packet)?;
+        let port = packet[..length].get(22..24);
+        // Other datagrams may be on their way to this address.
+        if port != Some(&peer.address.port().to_be_bytes()) {
+            continue;
+        }
+        let (tos, flags, ttl) = (packet[1], packet[6], packet[8]);
+        let (dscp, ecn, df) = (tos >> 2, tos & 3, flags >> 6 & 1);
+        let passed = [ttl, dscp, ecn, df] == [64, 0, 0, u8::from(dont_fragment)];
+        return Ok(Verdict::of(passed, format_args!("TTL {ttl}, DSCP {dscp}, ECN {ecn}, DF {df}")));
+    }
+}
