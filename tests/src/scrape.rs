@@ -32,10 +32,7 @@ fn ask(namespace: &Namespace, server: SocketAddr, verb: &str, path: &str) -> Out
         let mut stream = TcpStream::connect_timeout(&server, ANSWER_WAIT)?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         // HTTP/1.0 answers are never chunked and end with the connection.
-        write!(
-            stream,
-            "{verb} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\n\r\n"
-        )?;
+        write!(stream, "{verb} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)

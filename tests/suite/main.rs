@@ -6,6 +6,7 @@
 mod browser;
 mod call;
 mod class;
+mod conformance;
 mod laboratory;
 mod page;
 mod refusals;

@@ -61,7 +61,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     if let Some(reason) = missing() {
         return Err(Failure::new(reason));
     }
-    let names = std::env::var(VARIABLE).map_or_else(|_| "castling coturn".to_owned(), |name| name);
+    let names = std::env::var(VARIABLE).unwrap_or_else(|_| "castling coturn".to_owned());
     let subjects: Outcome<Vec<_>> = names.split_whitespace().map(Subject::parse).collect();
     let subjects = subjects?;
     let document = plan.write.then(read_document).transpose()?;

@@ -1,11 +1,14 @@
 //! A client on a UDP socket that can say anything, and knows silence when it hears it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::message::{
-    BINDING, CHANNEL_BIND, CREATE_PERMISSION, Class, DATA_METHOD, Draft, SEND, Session, attr,
+    BINDING, CHANNEL_BIND, CREATE_PERMISSION, Class, DATA_METHOD, Draft, HEADER_LEN, SEND, Session,
+    attr,
 };
 use super::record::Record;
 use super::reply::Reply;
@@ -35,6 +38,8 @@ pub struct Client {
     /// Its allocation's address, of the first family.
     pub relayed: Option<SocketAddr>,
     record: Arc<Record>,
+    /// Transaction ids of what was asked: an answer that comes too late is nobody's.
+    asked: RefCell<BTreeSet<Vec<u8>>>,
 }
 
 impl Client {
@@ -49,7 +54,8 @@ impl Client {
         record: Arc<Record>,
     ) -> Outcome<Self> {
         let socket = UdpSocket::bind(at).map_err(|error| Failure::new(format!("{at}: {error}")))?;
-        Ok(Self { socket, server, session, relayed: None, record })
+        let asked = RefCell::default();
+        Ok(Self { socket, server, session, relayed: None, record, asked })
     }
 
     /// Its own address.
@@ -78,6 +84,7 @@ impl Client {
     /// Sends a message and finds out how it is answered.
     ///
     /// Without an answer a Binding request follows: when that is answered, the message was not.
+    /// What comes later still is skipped.
     ///
     /// # Errors
     /// The server answers neither.
@@ -89,7 +96,10 @@ impl Client {
         let fence = Draft::request(BINDING);
         self.send(fence.bytes())?;
         let answer = self.answer(draft, ARRIVAL_WAIT, Some(&fence))?;
-        answer.ok_or_else(|| Failure::new("the server no longer answers"))
+        self.asked
+            .borrow_mut()
+            .extend([draft, &fence].map(|it| it.bytes()[8..HEADER_LEN].to_vec()));
+        answer.ok_or_else(|| Failure::new("no answer at all"))
     }
 
     /// Signs a request for this client's user and asks.
@@ -197,8 +207,13 @@ impl Client {
             let Some(mut reply) = Reply::read(&bytes) else {
                 return Ok(Some(Answer::Strange(bytes)));
             };
-            if fence.is_some_and(|fence| reply.id() == &fence.bytes()[8..20]) {
+            if fence.is_some_and(|fence| reply.id() == &fence.bytes()[8..HEADER_LEN]) {
                 return Ok(Some(Answer::Silent));
+            }
+            if self.asked.borrow().contains(reply.id())
+                && reply.id() != &draft.bytes()[8..HEADER_LEN]
+            {
+                continue;
             }
             judge(&mut reply, draft);
             if from != self.server {
@@ -228,7 +243,7 @@ impl Session {
 
 /// Adds what is wrong with `reply` as an answer to `draft`.
 ///
-/// All but the answers that ask for other credentials are signed (RFC 8489 §9.2.4).
+/// A success is signed, and no signature is another's (RFC 8489 §9.2.4).
 pub fn judge(reply: &mut Reply, draft: &Draft) {
     let mut fault = |holds: bool, text: &str| {
         if !holds {
@@ -236,21 +251,19 @@ pub fn judge(reply: &mut Reply, draft: &Draft) {
         }
     };
     let asked = draft.bytes();
-    let (same_id, answers) = (
-        reply.bytes[8..20] == asked[8..20],
-        matches!(reply.class, Class::Success | Class::Error),
-    );
+    let (same_id, answers) =
+        (reply.bytes[8..20] == asked[8..20], matches!(reply.class, Class::Success | Class::Error));
     let kept_type = reply.bytes[..2].iter().zip(&asked[..2]).zip([0x01, 0x10]);
-    let same_method = kept_type.into_iter().all(|((got, sent), class)| got & !class == sent & !class);
+    let same_method =
+        kept_type.into_iter().all(|((got, sent), class)| got & !class == sent & !class);
     fault(same_id, "another transaction id");
     fault(answers && same_method, "not an answer to this method");
     if let Some(key) = draft.key() {
-        let unsigned_allowed = matches!(reply.code(), Some(300 | 400 | 401 | 438));
-        match reply.is_signed(key) {
-            Some(true) => {}
-            Some(false) => reply.faults.push("signed with another key".to_owned()),
-            None if unsigned_allowed => {}
-            None => reply.faults.push("not signed".to_owned()),
+        match (reply.is_signed(key), reply.class) {
+            (Some(true), _) => {}
+            (Some(false), _) => reply.faults.push("signed with another key".to_owned()),
+            (None, Class::Success) => reply.faults.push("not signed".to_owned()),
+            (None, _) => {}
         }
     }
 }

@@ -25,11 +25,8 @@ const PARTS: [(&str, &str); 11] = [
 pub fn tables(probes: &[Probe], reports: &[(String, String, Report)]) -> String {
     let mut text = summary(reports);
     for (prefix, title) in PARTS {
-        let rows: Vec<_> = probes
-            .iter()
-            .enumerate()
-            .filter(|(_, probe)| probe.id.starts_with(prefix))
-            .collect();
+        let rows: Vec<_> =
+            probes.iter().enumerate().filter(|(_, probe)| probe.id.starts_with(prefix)).collect();
         let _ = write!(text, "\n## {title}\n\n| Row | RFC | Sent | Expected |");
         reports.iter().for_each(|(name, ..)| {
             let _ = write!(text, " {name} |");
@@ -52,7 +49,8 @@ pub fn tables(probes: &[Probe], reports: &[(String, String, Report)]) -> String 
 /// How many checks each server passed, and how much it may amplify.
 #[must_use]
 pub fn summary(reports: &[(String, String, Report)]) -> String {
-    let mut text = "| Server | Passed | Of | Largest reply to a stranger, IPv4 | IPv6 |\n".to_owned();
+    let mut text =
+        "| Server | Passed | Of | Largest reply to a stranger, IPv4 | IPv6 |\n".to_owned();
     text.push_str("|---|---|---|---|---|\n");
     for (_, version, report) in reports {
         let (passed, made) = report.count();
@@ -94,7 +92,8 @@ mod tests {
         assert_eq!(report.count(), (0, 1));
         let reports = [("castling".to_owned(), "castling 1".to_owned(), report)];
         let text = tables(&[probe("FRM-01"), probe("AUT-01")], &reports);
-        let line = "| FRM-01 | 8489 | a \\| b | silent | on the virtual clock: `file.rs`, `a_test` |";
+        let line =
+            "| FRM-01 | 8489 | a \\| b | silent | on the virtual clock: `file.rs`, `a_test` |";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("| AUT-01 | 8489 | a \\| b | silent | **no:** 401 |"), "{text}");
         assert!(text.starts_with("| Server |"));

@@ -161,7 +161,8 @@ impl Reply {
         });
         self.require(ordered, "attributes behind a signature");
         let print = self.attributes.iter().find(|(kind, ..)| *kind == attr::FINGERPRINT);
-        let wrong = print.is_some_and(|(_, at, value)| *value != fingerprint_of(&self.bytes[..*at]));
+        let wrong =
+            print.is_some_and(|(_, at, value)| *value != fingerprint_of(&self.bytes[..*at]));
         self.require(!wrong, "FINGERPRINT is wrong");
     }
 

@@ -1,11 +1,12 @@
 //! The servers that are probed, each with the settings that a group of rows needs.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::message::{BINDING, Draft};
 use super::site::{Family, PEER_NETWORKS, RELAY, RELAY_V6, STUN_PORT, Site, TLS_PORT, TURN_PORT};
 use crate::process::{Program, installed, ours};
 use crate::scrape::{self, Metrics};
@@ -28,6 +29,7 @@ pub const ONLY_PORT: u16 = 50_001;
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9641);
 /// How long a server may take until it answers.
 const START_WAIT: Duration = Duration::from_secs(10);
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
 
 /// Which server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -152,12 +154,7 @@ impl Server {
         let path = subject.program()?;
         let name = subject.to_string();
         let mut program = Program::start(&site.server, &name, &path, &args, folder.path())?;
-        let port = if setup == Setup::Tls { TLS_PORT } else { TURN_PORT };
-        program.until(START_WAIT, "it listens", || {
-            let filter = format!("sport = :{port}");
-            let list = site.server.run("ss", &["-Hlntu", &filter]).ok()?;
-            (!list.is_empty()).then_some(())
-        })?;
+        program.until(START_WAIT, "it answers", || answers(site, setup).ok())?;
         let server = Self { subject: subject.clone(), program, folder };
         if setup == Setup::Drain && *subject == Subject::Castling {
             server.post(site, "/api/v1/drain")?;
@@ -272,6 +269,21 @@ fn coturn(folder: &Path, setup: Setup) -> Vec<String> {
     let mut args = words(&text);
     args.push(format!("--static-auth-secret={SECRET}"));
     args
+}
+
+/// Whether it answers over UDP and listens for TLS, if it shall.
+fn answers(site: &Site, setup: Setup) -> Outcome<()> {
+    site.world.within(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(ANSWER_WAIT))?;
+        socket.connect(Family::V4.relay(TURN_PORT))?;
+        socket.send(Draft::request(BINDING).bytes())?;
+        socket.recv(&mut [0; 512])?;
+        if setup == Setup::Tls {
+            TcpStream::connect_timeout(&Family::V4.relay(TLS_PORT), ANSWER_WAIT)?;
+        }
+        Ok(())
+    })
 }
 
 fn words(text: &str) -> Vec<String> {

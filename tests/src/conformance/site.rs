@@ -102,6 +102,8 @@ impl Site {
              addr add 2001:db8::2/64 dev {DEVICE} nodad\n\
              addr add {PEER_V6}/64 dev {DEVICE} nodad\n\
              link set {DEVICE} up\n\
+             route add local 198.51.100.64/26 dev lo\n\
+             route add local 198.51.100.128/26 dev lo\n\
              route add local 198.18.0.0/15 dev lo\n\
              route add local 2001:db8:c000::/36 dev lo",
         ))

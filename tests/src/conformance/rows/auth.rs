@@ -4,9 +4,7 @@ use base64ct::{Base64, Encoding as _};
 
 use crate::Outcome;
 use crate::conformance::client::Client;
-use crate::conformance::message::{
-    CHANNEL_BIND, CREATE_PERMISSION, Draft, REFRESH, Session, attr,
-};
+use crate::conformance::message::{CHANNEL_BIND, CREATE_PERMISSION, Draft, REFRESH, Session, attr};
 use crate::conformance::probe::Probe;
 use crate::conformance::reply::Reply;
 use crate::conformance::server::Setup::{Open, Tls};
@@ -38,7 +36,8 @@ pub const PROBES: &[Probe] = &[
         "400, 401 or silent, at most 2 × the request",
         Open,
         |trial| {
-            let answer = trial.client()?.ask(&Draft::request(crate::conformance::message::ALLOCATE))?;
+            let answer =
+                trial.client()?.ask(&Draft::request(crate::conformance::message::ALLOCATE))?;
             let length = answer.reply().map_or(0, |reply| reply.bytes.len());
             let good = answer.silent_or(&[400, 401]);
             Ok(Verdict::of(good.passed && length <= 40, format_args!("{}, {length} B", good.said)))
@@ -347,8 +346,11 @@ fn without(trial: &Trial<'_>, left_out: u16) -> Outcome<Verdict> {
     let mut client = trial.client()?;
     client.login()?;
     let Session { username, realm, nonce, .. } = &client.session;
-    let parts =
-        [(attr::USERNAME, username.as_bytes()), (attr::REALM, realm.as_bytes()), (attr::NONCE, nonce)];
+    let parts = [
+        (attr::USERNAME, username.as_bytes()),
+        (attr::REALM, realm.as_bytes()),
+        (attr::NONCE, nonce),
+    ];
     let parts = parts.into_iter().filter(|(kind, _)| *kind != left_out);
     let draft = parts.fold(Draft::allocate(), |draft, (kind, value)| draft.with(kind, value));
     Ok(client.ask(&draft.integrity(&client.session.key()))?.error(&[400]))
@@ -396,7 +398,7 @@ fn features(nonce: &[u8]) -> Option<u8> {
 fn feature_words(nonce: &[u8]) -> String {
     match features(nonce) {
         None => "no cookie".to_owned(),
-        Some(bits) => format!("cookie, feature bits {:02b}", bits),
+        Some(bits) => format!("cookie, feature bits {bits:02b}"),
     }
 }
 

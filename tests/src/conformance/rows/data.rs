@@ -82,11 +82,18 @@ pub const PROBES: &[Probe] = &[
             Ok(arrived(out, b"there").and(came(back, &wanted)))
         },
     ),
-    Probe::wire("DAT-05", "8656 §12.6", "ChannelData, number not bound", "dropped", Open, |trial| {
-        let (client, peer, witness) = bound(trial)?;
-        let stimulus = channel_data(CHANNEL + 1, b"x");
-        Ok(dropped(&outward(&client, &stimulus, &peer, &witness)?))
-    }),
+    Probe::wire(
+        "DAT-05",
+        "8656 §12.6",
+        "ChannelData, number not bound",
+        "dropped",
+        Open,
+        |trial| {
+            let (client, peer, witness) = bound(trial)?;
+            let stimulus = channel_data(CHANNEL + 1, b"x");
+            Ok(dropped(&outward(&client, &stimulus, &peer, &witness)?))
+        },
+    ),
     Probe::wire(
         "DAT-06",
         "8656 §12.6",
@@ -98,24 +105,38 @@ pub const PROBES: &[Probe] = &[
             Ok(arrived(outward(&client, &channel_data(CHANNEL, b""), &peer, &witness)?, b""))
         },
     ),
-    Probe::wire("DAT-07", "8656 §11.2", "Send with empty DATA", "empty UDP datagram", Open, |trial| {
-        let (client, witness) = permitted(trial)?;
-        let peer = trial.peer()?;
-        let stimulus = indication(peer.address, b"");
-        Ok(arrived(outward(&client, stimulus.bytes(), &peer, &witness)?, b""))
-    }),
+    Probe::wire(
+        "DAT-07",
+        "8656 §11.2",
+        "Send with empty DATA",
+        "empty UDP datagram",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let peer = trial.peer()?;
+            let stimulus = indication(peer.address, b"");
+            Ok(arrived(outward(&client, stimulus.bytes(), &peer, &witness)?, b""))
+        },
+    ),
     Probe::wire("DAT-08", "8656 §11.2", "Send without DATA", "dropped", Open, |trial| {
         let (client, witness) = permitted(trial)?;
         let peer = trial.peer()?;
         let stimulus = Draft::new(SEND, Class::Indication).peer(peer.address);
         Ok(dropped(&outward(&client, stimulus.bytes(), &peer, &witness)?))
     }),
-    Probe::wire("DAT-08", "8656 §11.2", "Send without XOR-PEER-ADDRESS", "dropped", Open, |trial| {
-        let (client, witness) = permitted(trial)?;
-        let peer = trial.peer()?;
-        let stimulus = Draft::new(SEND, Class::Indication).with(attr::DATA, b"x");
-        Ok(dropped(&outward(&client, stimulus.bytes(), &peer, &witness)?))
-    }),
+    Probe::wire(
+        "DAT-08",
+        "8656 §11.2",
+        "Send without XOR-PEER-ADDRESS",
+        "dropped",
+        Open,
+        |trial| {
+            let (client, witness) = permitted(trial)?;
+            let peer = trial.peer()?;
+            let stimulus = Draft::new(SEND, Class::Indication).with(attr::DATA, b"x");
+            Ok(dropped(&outward(&client, stimulus.bytes(), &peer, &witness)?))
+        },
+    ),
     Probe::wire(
         "DAT-08",
         "8656 §11.2; 8489 §14",

@@ -49,6 +49,9 @@ pub const PROBES: &[Probe] = &[
         Open,
         |trial| {
             let client = trial.client_to(Family::V4.relay(STUN_PORT))?;
+            if client.ask(&Draft::request(BINDING)).is_err() {
+                return Ok(Verdict::of(true, "silent, like all of this port"));
+            }
             let data = Draft::request(BINDING);
             let data = data.edited(|bytes| *bytes = channel_data(0x4000, &[0; 20]));
             Ok(client.ask(&Draft::allocate())?.silent().and(client.ask(&data)?.silent()))
@@ -144,8 +147,10 @@ pub const PROBES: &[Probe] = &[
         "any Binding reply of the run",
         "no RESPONSE-ORIGIN, no OTHER-ADDRESS",
         |seen| {
-            let names =
-                [(attr::RESPONSE_ORIGIN, "RESPONSE-ORIGIN"), (attr::OTHER_ADDRESS, "OTHER-ADDRESS")];
+            let names = [
+                (attr::RESPONSE_ORIGIN, "RESPONSE-ORIGIN"),
+                (attr::OTHER_ADDRESS, "OTHER-ADDRESS"),
+            ];
             let found = names.iter().filter(|(kind, _)| seen.binding_attributes.contains(kind));
             let found: Vec<_> = found.map(|(_, name)| *name).collect();
             let said = if found.is_empty() { "neither".to_owned() } else { found.join(", ") };
@@ -194,7 +199,8 @@ fn behind_nats(trial: &Trial<'_>) -> Outcome<Verdict> {
     world.nft(&format!(
         "table ip nats {{ chain out {{ type nat hook postrouting priority srcnat;
            ip saddr {first} snat to {NAT_CONE};
-           ip saddr {second} snat to {NAT_SYMMETRIC}:10000-60000 fully-random; }} }}"
+           ip saddr {second} snat to {NAT_SYMMETRIC}:10000-60000 fully-random; }}
+         }}"
     ))?;
     let mapped = [equal(trial, &cone), equal(trial, &symmetric)];
     world.nft("delete table ip nats")?;
@@ -220,4 +226,3 @@ fn equal(trial: &Trial<'_>, client: &Client) -> Outcome<Option<bool>> {
     }
     Ok((seen[0].is_some() && seen[1].is_some()).then(|| seen[0] == seen[1]))
 }
-

@@ -1,6 +1,6 @@
 //! PRM: permissions, and which peers a server may be used to reach.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::relayed::{arrived, dropped, outward};
@@ -10,7 +10,7 @@ use crate::conformance::message::{
 };
 use crate::conformance::probe::Probe;
 use crate::conformance::server::Setup::{Default, Open, Reload};
-use crate::conformance::site::{Family, PEER, PEER_V6};
+use crate::conformance::site::{Family, PEER, PEER_V6, RELAY};
 use crate::conformance::trial::{Peer, Trial};
 use crate::conformance::verdict::{Answer, Verdict};
 use crate::process::until;
@@ -78,18 +78,11 @@ pub const PROBES: &[Probe] = &[
         let peer = SocketAddr::new(PEER_V6.into(), 9_000);
         Ok(permit(&trial.allocated()?, peer)?.error(&[443]))
     }),
-    Probe::wire(
-        "PRM-02",
-        "8656 §5",
-        "CreatePermission without allocation",
-        "437",
-        Open,
-        |trial| {
-            let mut client = trial.client()?;
-            client.login()?;
-            Ok(permit(&client, (PEER, 9_000).into())?.error(&[437]))
-        },
-    ),
+    Probe::wire("PRM-02", "8656 §5", "CreatePermission without allocation", "437", Open, |trial| {
+        let mut client = trial.client()?;
+        client.login()?;
+        Ok(permit(&client, (PEER, 9_000).into())?.error(&[437]))
+    }),
     Probe::wire(
         "PRM-03",
         "8656 §10.2",
@@ -182,18 +175,26 @@ pub const PROBES: &[Probe] = &[
     Probe::wire(
         "PRM-09",
         "hardening",
-        "Send to the IPv4 peers: DNS, SNMP and web services of the host listen",
-        "nothing arrives, all counted peer_denied",
+        "Send and ChannelData to the IPv4 peers; DNS, SNMP and web services of the host listen",
+        "nothing arrives, all is counted as refused",
         Default,
         |trial| sent(trial, Family::V4, &SPECIAL_V4),
     ),
     Probe::wire(
         "PRM-09",
         "hardening",
-        "Send to the IPv6 peers: the same services listen",
-        "nothing arrives, all counted peer_denied",
+        "Send and ChannelData to the IPv6 peers; the same services listen",
+        "nothing arrives, all is counted as refused",
         Default,
         |trial| sent(trial, Family::V6, &[&SPECIAL_V6[..], &EMBEDDED].concat()),
+    ),
+    Probe::wire(
+        "PRM-09",
+        "hardening",
+        "Send to the host's services with a permission for the relay's own address",
+        "nothing arrives, all is counted peer_denied",
+        Default,
+        sent_to_itself,
     ),
     Probe::wire(
         "PRM-10",
@@ -288,44 +289,85 @@ fn refused(
 /// Tries everything to get a datagram to services of the host, and listens there.
 fn sent(trial: &Trial<'_>, family: Family, peers: &[&str]) -> Outcome<Verdict> {
     let client = allocated(trial, family)?;
-    let listen = |port: u16| {
-        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-        let v6 = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
-        v6.set_only_v6(true)?;
-        v6.bind(&SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port).into())?;
-        Ok([v4, v6.into()])
-    };
-    let services: Outcome<Vec<_>> =
-        trial.site.server.within(|| SERVICES.iter().map(|port| listen(*port)).collect());
-    let services = services?;
-    let before = trial.dropped("peer_denied")?;
+    let services = services(trial)?;
+    let before = refusals(trial)?;
     let mut sent = 0;
-    for port in SERVICES {
-        for (nth, peer) in (0..).zip(parsed(peers, port)?) {
+    for (port, first) in SERVICES.into_iter().zip([0x4000, 0x4100, 0x4200]) {
+        for (nth, peer) in (first..).zip(parsed(peers, port)?) {
             // Whatever these answer: payload must not arrive.
             permit(&client, peer)?;
-            bind_numbered(&client, peer, nth)?;
+            client.request(Draft::request(CHANNEL_BIND).channel(nth).peer(peer))?;
             client.send_to(peer, b"who is there?")?;
-            client.send(&channel_data(0x4000 + nth, b"who is there?"))?;
-            sent += 1;
+            client.send(&channel_data(nth, b"who is there?"))?;
+            sent += 2;
         }
     }
+    finish(trial, &client, &services, sent, before)
+}
+
+/// A permission for the relay's own address is for relayed ports, not for its host's services.
+fn sent_to_itself(trial: &Trial<'_>) -> Outcome<Verdict> {
+    let client = trial.allocated()?;
+    let services = services(trial)?;
+    client.permit((RELAY, trial.allocated()?.relayed()?.port()).into())?;
+    let before = refusals(trial)?;
+    let denied = trial.dropped("peer_denied")?;
+    for port in SERVICES {
+        client.send_to((RELAY, port).into(), b"who is there?")?;
+    }
+    let all = finish(trial, &client, &services, SERVICES.len() as u64, before)?;
+    let denied = trial.dropped("peer_denied")? - denied == SERVICES.len() as u64;
+    let counts = trial.server.metrics(trial.site)?.is_some();
+    Ok(Verdict { passed: all.passed && (denied || !counts), ..all })
+}
+
+/// What listens on every address of the relay's host.
+fn services(trial: &Trial<'_>) -> Outcome<Vec<UdpSocket>> {
+    let listen = |port: &u16| -> Outcome<[UdpSocket; 2]> {
+        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port))?;
+        let v6 = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
+        v6.set_only_v6(true)?;
+        v6.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port).into())?;
+        Ok([v4, v6.into()])
+    };
+    trial.site.server.within(|| {
+        let pairs: Outcome<Vec<_>> = SERVICES.iter().map(listen).collect();
+        Ok(pairs?.into_iter().flatten().collect())
+    })
+}
+
+/// Payload from clients that our relay refused to pass on so far.
+fn refusals(trial: &Trial<'_>) -> Outcome<u64> {
+    let reasons = ["peer_denied", "no_permission", "no_channel"];
+    reasons.iter().map(|reason| trial.dropped(reason)).sum()
+}
+
+/// Passes if no service got anything and our relay counted all that was `sent` as refused.
+fn finish(
+    trial: &Trial<'_>,
+    client: &Client,
+    services: &[UdpSocket],
+    sent: u64,
+    before: u64,
+) -> Outcome<Verdict> {
     // Answered when all before it was dealt with.
     client.ask(&Draft::request(BINDING))?.succeeded("Binding")?;
     let mut arrived = 0;
-    for service in services.iter().flatten() {
+    for service in services {
         service.set_read_timeout(Some(Duration::from_millis(20)))?;
         while service.recv_from(&mut [0; 64]).is_ok() {
             arrived += 1;
         }
     }
-    let counted = trial.dropped("peer_denied")?.saturating_sub(before);
-    let all_counted = counted == sent || trial.server.metrics(trial.site)?.is_none();
-    let mut said = format!("{arrived} of {} arrive", 2 * sent);
-    if trial.server.metrics(trial.site)?.is_some() {
-        said = format!("{said}, {counted} of {sent} Send counted peer_denied");
+    let said = format!("{arrived} of {sent} arrive");
+    if trial.server.metrics(trial.site)?.is_none() {
+        return Ok(Verdict::of(arrived == 0, said));
     }
-    Ok(Verdict::of(arrived == 0 && all_counted, said))
+    let counted = refusals(trial)? - before;
+    Ok(Verdict::of(
+        arrived == 0 && counted == sent,
+        format!("{said}, {counted} counted as refused"),
+    ))
 }
 
 fn over_the_cap(trial: &Trial<'_>) -> Outcome<Verdict> {

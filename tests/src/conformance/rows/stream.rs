@@ -66,10 +66,14 @@ pub const PROBES: &[Probe] = &[
             let (first, bytes) = stream.hear()?;
             let (second, _) = stream.hear()?;
             let wanted = |text: &[u8]| Incoming::Channel(CHANNEL, text.to_vec());
-            let padded = bytes.len() == 12 && bytes[9..] == [0; 3];
             let parsed = first == wanted(b"five!") && second == wanted(b"four");
-            let said = if padded && parsed { "padded" } else { "not padded with zeros" };
-            Ok(Verdict::of(padded && parsed, said))
+            let zeros = bytes.get(9..) == Some(&[0; 3]);
+            let said = match (parsed, zeros) {
+                (true, true) => "padded",
+                (true, false) => "padded, not with zeros",
+                (false, _) => "not padded",
+            };
+            Ok(Verdict::of(parsed && zeros, said))
         },
     ),
     Probe::wire(

@@ -1,0 +1,67 @@
+//! The table of checks on the wire: ours passes all of them, and the document that is made of them
+//! names tests that exist.
+
+use std::path::Path;
+
+use e2e::conformance::probe::{How, run};
+use e2e::conformance::server::{Subject, VARIABLE};
+use e2e::conformance::site::{Site, missing};
+use e2e::conformance::{document, rows};
+use e2e::report::{say, skip};
+
+use crate::laboratory_turn;
+
+/// Largest reply to a stranger, against its request; over IPv6 a Binding reply is 44 B for 20 B.
+const AMPLIFICATION_MAX: f64 = 2.0;
+const AMPLIFICATION_V6_MAX: f64 = 2.2;
+
+#[test]
+fn every_row_passes_on_the_wire() {
+    let Some(_turn) = laboratory_turn("conformance") else { return };
+    if let Some(reason) = missing() {
+        return skip("conformance", &reason);
+    }
+    let name = std::env::var(VARIABLE).unwrap_or_else(|_| "castling".to_owned());
+    let subject = Subject::parse(&name).expect("a server");
+    let version = match subject.version() {
+        Ok(version) => version,
+        Err(reason) => return skip("conformance", &reason.to_string()),
+    };
+    let site = Site::build().expect("namespaces");
+    let probes = rows::all();
+    let report = run(&site, &subject, &probes, false).expect("a run");
+    let seen = report.seen.clone();
+    let failed: Vec<_> = probes
+        .iter()
+        .zip(&report.verdicts)
+        .filter_map(|(probe, verdict)| {
+            let verdict = verdict.as_ref().filter(|verdict| !verdict.passed)?;
+            Some(format!(
+                "{}: {}: expected {}, got {}",
+                probe.id, probe.stimulus, probe.expected, verdict.said
+            ))
+        })
+        .collect();
+    say(&document::summary(&[(subject.to_string(), version, report)]));
+    if subject != Subject::Castling {
+        // Others prove the checks, not themselves.
+        return say(&failed.join("\n"));
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let worst = [(seen.worst, AMPLIFICATION_MAX), (seen.worst_v6, AMPLIFICATION_V6_MAX)];
+    for (worst, most) in worst {
+        let worst = worst.expect("strangers were answered");
+        assert!(worst.value() <= most, "a stranger got {worst}");
+    }
+}
+
+#[test]
+fn rows_that_tests_of_ours_check_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of the workspace");
+    for probe in rows::all() {
+        let How::Test(file, name) = probe.how else { continue };
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        let named = text.contains(&format!("fn {name}()"));
+        assert!(named, "{}: {file} has no test {name}", probe.id);
+    }
+}
