@@ -8,6 +8,7 @@ mod call;
 mod class;
 mod conformance;
 mod laboratory;
+mod nat;
 mod page;
 mod refusals;
 mod relay;

@@ -180,11 +180,14 @@ pub enum AuthFailure {
     StaleNonce,
     /// No such user.
     UnknownUser,
+    /// The operator has revoked the user or its room.
+    Revoked,
 }
 
 impl AuthFailure {
     /// Every failure, in the order of [`AuthFailure::index`].
-    pub const ALL: [Self; 4] = [Self::Expired, Self::BadMac, Self::StaleNonce, Self::UnknownUser];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::BadMac, Self::StaleNonce, Self::UnknownUser, Self::Revoked];
 
     /// The label in `relay_auth_failures_total{reason}`.
     #[must_use]
@@ -194,6 +197,7 @@ impl AuthFailure {
             Self::BadMac => "bad_mac",
             Self::StaleNonce => "stale_nonce",
             Self::UnknownUser => "unknown_user",
+            Self::Revoked => "revoked",
         }
     }
 

@@ -1,6 +1,6 @@
 //! Requests: everything that asks for an answer, and every answer.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,13 +10,14 @@ use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
+use crate::dual::Second;
 use crate::limit::Kind;
-use crate::policy::Judgement;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
 use crate::request::{
     self, ALLOCATION_MISMATCH, Allocate, FAMILY_MISMATCH, FORBIDDEN, Invalid, PortWish, Refresh,
     WRONG_CREDENTIALS,
 };
+use crate::standing::Rules;
 use crate::stun::{Class, Message, Method, Writer};
 use crate::traffic::DropReason;
 
@@ -65,10 +66,17 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        let Some(allocation) = self.table.open(id, relayed) else {
-            self.effects.push_back(Queued::ClosePort { id });
-            return;
-        };
+        if self.table.open(id, relayed).is_none() {
+            let family = Family::of(&relayed.0.ip());
+            self.effects.push_back(Queued::ClosePort { id, family });
+        } else if !self.asks_for_second(id) {
+            self.complete(id);
+        }
+    }
+
+    /// Every port that the allocation waited for is answered for.
+    pub(crate) fn complete(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.by_id(id) else { return };
         let transport = allocation.client.transport.index();
         self.watch(id);
         self.counters.allocations_opened[transport] += 1;
@@ -76,13 +84,16 @@ impl Relay {
     }
 
     /// The port that an allocation waits for cannot be had.
+    ///
+    /// If it is for the user's quota, a silent allocation of the user gives way to it, once: then
+    /// the port is asked for again, behind the effect that closes the other.
     pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        if why == PortFailure::Quota && self.replace_silent(id) {
+            return;
+        }
+        let Err(why) = self.goes_without(id, why) else { return };
         let Some(allocation) = self.table.remove(id) else { return };
-        let code = match why {
-            PortFailure::Quota => 486,
-            PortFailure::Capacity => 508,
-            PortFailure::Family => 440,
-        };
+        let code = why.code();
         let to = allocation.client;
         self.count_request(Method::Allocate, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
@@ -110,6 +121,10 @@ impl Relay {
         match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
+                if self.revocations.cover(now, user_of(&proven.username)) {
+                    let refusal = Refusal::failed(AuthFailure::Revoked);
+                    return self.challenge(now, from, method, message, refusal);
+                }
                 self.limit.verified(now, from.remote.ip());
                 if self.ends_refreshes(now, method, &proven) {
                     let refusal = Refusal::failed(AuthFailure::Expired);
@@ -146,17 +161,21 @@ impl Relay {
         proven: Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
+        if let Some((id, it)) = self.table.by_client(from)
+            && it.next_end_ms() <= now.mono_ms
+        {
+            self.end_due(now, id);
+        }
         let id = match self.table.by_client(from) {
-            Some((id, it)) if !it.is_live(now) => {
-                self.close(id, Closed::Expired);
-                None
-            }
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }
             // Before its success there is an allocation for nobody but its retransmission.
-            Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
-            Some((id, _)) => Some(id),
+            Some((_, it)) if !it.is_ready() && method != Method::Allocate => None,
+            Some((id, it)) => {
+                it.heard_s = now.second();
+                Some(id)
+            }
             None => None,
         };
         match (method, id) {
@@ -178,6 +197,7 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let transaction_id = proven.request.transaction_id();
         let asked = Allocate::parse(&proven.request)?;
+        self.refuse_if_draining(from)?;
         let reserved = (asked.even_port == Some(true)).then(|| self.draw_token());
         let wish = match (asked.token, reserved, asked.even_port) {
             (Some(token), ..) => PortWish::Reserved(token),
@@ -185,17 +205,22 @@ impl Relay {
             (None, None, Some(_)) => PortWish::Even,
             (None, None, None) => PortWish::Any,
         };
-        let user = user_of(&proven.username).to_owned();
+        let username = proven.username.to_string();
         let owner = Owner { username: proven.username, key: proven.key };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
         if let Some(session_s_max) = self.settings.session_s_max {
             allocation.session_ends_ms = now.after_s(session_s_max);
-            allocation.granted_s = allocation.extend(now, lifetime_s);
+            allocation.granted_s = allocation.extend(now, lifetime_s, None);
+        }
+        if asked.additional {
+            allocation.second = Second::Wanted;
+            allocation.is_even = wish == PortWish::Even;
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
+        let (client, is_second) = (from, false);
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client, is_second });
         Ok(())
     }
 
@@ -215,16 +240,24 @@ impl Relay {
 
     fn answer_allocate(&mut self, id: AllocationId) {
         let Some(allocation) = self.table.by_id(id) else { return };
-        let Some(relayed) = allocation.relayed else { return };
+        if !allocation.is_ready() {
+            return;
+        }
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply =
-            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id)
-                .xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0)
-                .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
-                .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
+            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id);
+        let reply = allocation
+            .addresses()
+            .fold(reply, |reply, relayed| reply.xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0))
+            .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
+            .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
         let reply = match &allocation.reserved {
             Some(token) => reply.attribute(attr::RESERVATION_TOKEN, token),
             None => reply,
+        };
+        let reply = match &allocation.second {
+            Second::Refused(family, why) => reply.address_error_code(*family, why.code()),
+            _ => reply,
         };
         reply.integrity(&allocation.owner.key).finish();
         let to = allocation.client;
@@ -232,7 +265,7 @@ impl Relay {
         self.reply(to, bytes);
     }
 
-    /// Refresh (RFC 8656 §8.2); a lifetime of 0 closes the allocation.
+    /// Refresh (RFC 8656 §8.2) of one relayed address or all; a lifetime of 0 closes.
     fn refresh(
         &mut self,
         now: Now,
@@ -240,15 +273,26 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let asked = Refresh::parse(&proven.request, allocation.family)?;
+        let asked = Refresh::parse(&proven.request)?;
+        if asked.family.is_some_and(|family| allocation.relayed_of(family).is_none()) {
+            return Err(FAMILY_MISMATCH);
+        }
         let to = allocation.client;
-        let granted_s = if asked.lifetime_s == 0 {
-            self.close(id, Closed::Released);
-            0
-        } else {
-            let granted_s = allocation.extend(now, asked.lifetime_s);
-            self.watch(id);
-            granted_s
+        let leaves_one = |family: Family| allocation.relayed_of(family.other()).is_some();
+        let granted_s = match asked.family {
+            Some(family) if asked.lifetime_s == 0 && leaves_one(family) => {
+                self.close_address(id, family);
+                0
+            }
+            _ if asked.lifetime_s == 0 => {
+                self.close(id, Closed::Released);
+                0
+            }
+            only => {
+                let granted_s = allocation.extend(now, asked.lifetime_s, only);
+                self.watch(id);
+                granted_s
+            }
         };
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
             reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
@@ -264,17 +308,18 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let peers = request::permission_peers(&proven.request)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
+        let policy = rules.policy;
         if !peers.iter().all(|peer| policy.permits(*peer)) {
             return Err(FORBIDDEN);
         }
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
+        let is_served = |peer: &SocketAddr| allocation.relayed_of(Family::of(&peer.ip())).is_some();
+        if !peers.iter().all(is_served) {
             return Err(FAMILY_MISMATCH);
         }
-        let named = peers.iter().map(|peer| policy.canonical(*peer).ip());
-        let peers: Vec<_> = named.map(|ip| (ip, policy.any_port(ip))).collect();
-        allocation.permit(now, &peers, self.settings.permissions_max)?;
+        let peers: Vec<_> = peers.iter().map(|peer| policy.canonical(*peer).ip()).collect();
+        allocation.permit(now, &peers, rules, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
         self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
@@ -290,26 +335,20 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let (number, peer) =
             request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let peer = policy.canonical(peer);
-        let relay = match policy.judge(peer) {
-            Judgement::Denied => return Err(FORBIDDEN),
-            Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-                return Err(FORBIDDEN);
-            }
-            Judgement::OwnRelay(relay) => Some(relay),
-            Judgement::Peer => None,
-        };
-        if Family::of(&peer.ip()) != allocation.family {
+        let peer = rules.policy.canonical(peer);
+        let family = Family::of(&peer.ip());
+        let relay = rules.way(peer, allocation.relayed_of(family)).map_err(|_| FORBIDDEN)?;
+        if allocation.relayed_of(family).is_none() {
             return Err(FAMILY_MISMATCH);
         }
         let limits = Limits {
             permissions_max: self.settings.permissions_max,
             channels_max: self.settings.channels_max,
+            strict_channels: self.settings.strict_channels,
         };
-        let any_port = policy.any_port(peer.ip());
-        allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
+        allocation.bind(now, number, Flow::new(peer, relay), rules, limits)?;
         let to = allocation.client;
         self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
         Ok(())
@@ -339,19 +378,22 @@ impl Relay {
         invalid: Invalid,
         key: Option<&LongTermKey>,
     ) {
-        let (code, unknown) = match invalid {
-            Invalid::Code(code) => (code, Vec::new()),
-            Invalid::Unknown(list) => (420, list),
+        let code = match invalid {
+            Invalid::Code(code) => code,
+            Invalid::Unknown(_) => 420,
+            Invalid::TryAlternate(_) => 300,
         };
         self.count_request(method, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(code);
-        let reply = if unknown.is_empty() {
-            reply
-        } else {
-            let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
-            reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+        let reply = match invalid {
+            Invalid::Code(_) => reply,
+            Invalid::Unknown(unknown) => {
+                let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
+                reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+            }
+            Invalid::TryAlternate(server) => reply.address(attr::ALTERNATE_SERVER, server),
         };
         sign(reply, key).finish();
         self.reply(to, bytes);
@@ -389,7 +431,7 @@ impl Relay {
         Verdict::Control
     }
 
-    fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
+    pub(crate) fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
         self.client_tx(to).add(bytes.len());
         self.effects.push_back(Queued::Reply { to, bytes });
     }

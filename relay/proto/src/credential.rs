@@ -48,6 +48,13 @@ pub fn split(username: &str) -> Option<(u64, &str)> {
     Some((expiry.parse().ok()?, user))
 }
 
+/// The room of a user, without an expiry: `[<tenant>/]<room>` of `[<tenant>/]<room>.<peer>`. Other
+/// users have none.
+#[must_use]
+pub fn room_of(user: &str) -> Option<&str> {
+    user.split_once('.').map(|(room, _)| room)
+}
+
 /// The long-term key of a user name, realm and password (RFC 8489 §9.2.2).
 #[must_use]
 pub fn long_term_key(username: &str, realm: &str, password: &str) -> LongTermKey {

@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
+use crate::address::Family;
 use crate::attribute as attr;
 use crate::credential::LongTermKey;
 
@@ -311,11 +312,33 @@ impl<'b> Writer<'b> {
         self.attribute(kind, value.get(..length).unwrap_or_default())
     }
 
+    /// Adds an address as it is: XORed with nothing (RFC 8489 §14.1).
+    #[must_use]
+    pub fn address(self, kind: u16, address: SocketAddr) -> Self {
+        let family = if address.is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
+        let mut value = vec![0, family];
+        value.extend(address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => value.extend(ip.octets()),
+            IpAddr::V6(ip) => value.extend(ip.octets()),
+        }
+        self.attribute(kind, &value)
+    }
+
     /// Adds ERROR-CODE without a reason phrase (RFC 8489 §14.8).
     #[must_use]
     pub fn error_code(self, code: u16) -> Self {
         let number = |part: u16| u8::try_from(part).expect("STUN codes are 300 to 699");
         self.attribute(attr::ERROR_CODE, &[0, 0, number(code / 100), number(code % 100)])
+    }
+
+    /// Adds ADDRESS-ERROR-CODE without a reason phrase (RFC 8656 §18.12).
+    #[must_use]
+    pub fn address_error_code(self, family: Family, code: u16) -> Self {
+        let number = |part: u16| u8::try_from(part).expect("STUN codes are 300 to 699");
+        let family = if family == Family::V4 { FAMILY_V4 } else { FAMILY_V6 };
+        let value = [family, 0, number(code / 100), number(code % 100)];
+        self.attribute(attr::ADDRESS_ERROR_CODE, &value)
     }
 
     /// Adds MESSAGE-INTEGRITY over everything before it (RFC 8489 §14.5).

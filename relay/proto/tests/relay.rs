@@ -8,9 +8,13 @@ mod relay {
     mod channel;
     mod counters;
     mod data;
+    mod dual;
     mod framing;
     mod hairpin;
+    mod header;
+    mod limits;
     mod model;
+    mod operator;
     mod oracle;
     mod permission;
     mod properties;

@@ -285,7 +285,7 @@ fn failures_are_counted_by_their_kind() {
         assert_ne!(world.ask_allocate(wrong, |w| w).code(), 0);
     }
     let after = world.relay.snapshot(world.now);
-    assert_eq!(after.auth_failures, [1, 1, 1, 1]);
+    assert_eq!(after.auth_failures, [1, 1, 1, 1, 0]);
     assert_eq!(after.requests.get(&(Method::Allocate, 401)), Some(&3));
     assert_eq!(after.requests.get(&(Method::Allocate, 438)), Some(&1));
 }
