@@ -282,9 +282,11 @@ pub const PROBES: &[Probe] = &[
         "Data indication with XOR-PEER-ADDRESS and ICMP",
         Open,
         |trial| {
-            let (client, _) = permitted(trial)?;
-            // Type 3, code 3: nobody listens at this port.
-            unreachable(&client, trial.peer()?.address, [0x06, 0x03])
+            let client = trial.allocated()?;
+            let closed = trial.peer()?.address;
+            client.permit(closed)?;
+            // Type 3, code 3: nobody listens at this port any more.
+            unreachable(&client, closed, [0x06, 0x03])
         },
     ),
     Probe::wire(

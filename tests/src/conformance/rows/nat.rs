@@ -199,7 +199,7 @@ fn behind_nats(trial: &Trial<'_>) -> Outcome<Verdict> {
     world.nft(&format!(
         "table ip nats {{ chain out {{ type nat hook postrouting priority srcnat;
            ip saddr {first} snat to {NAT_CONE};
-           ip saddr {second} snat to {NAT_SYMMETRIC}:10000-60000 fully-random; }}
+           ip saddr {second} meta l4proto udp snat to {NAT_SYMMETRIC}:10000-60000 fully-random; }}
          }}"
     ))?;
     let mapped = [equal(trial, &cone), equal(trial, &symmetric)];
