@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use e2e::conformance::probe::{How, run};
+use e2e::conformance::probe::run;
 use e2e::conformance::server::{Subject, VARIABLE};
 use e2e::conformance::site::{Site, missing};
 use e2e::conformance::{document, rows};
@@ -42,7 +42,7 @@ fn every_row_passes_on_the_wire() {
             ))
         })
         .collect();
-    say(&document::summary(&[(subject.to_string(), version, report)]));
+    say(&document::summary(&probes, &[(subject.to_string(), version, report)]));
     if subject != Subject::Castling {
         // Others prove the checks, not themselves.
         return say(&failed.join("\n"));
@@ -59,7 +59,7 @@ fn every_row_passes_on_the_wire() {
 fn rows_that_tests_of_ours_check_name_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of the workspace");
     for probe in rows::all() {
-        let How::Test(file, name) = probe.how else { continue };
+        let Some((file, name)) = probe.our_test() else { continue };
         let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
         let named = text.contains(&format!("fn {name}()"));
         assert!(named, "{}: {file} has no test {name}", probe.id);

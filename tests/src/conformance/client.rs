@@ -110,6 +110,20 @@ impl Client {
         self.ask(&draft.signed(&self.session))
     }
 
+    /// As [`Client::request`], and once more if the nonce has grown old.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn request_anew(&self, draft: Draft) -> Outcome<Answer> {
+        let answer = self.request(draft.clone())?;
+        let Some(stale) = answer.reply().filter(|reply| reply.code() == Some(438)) else {
+            return Ok(answer);
+        };
+        let mut session = self.session.clone();
+        session.learn(stale);
+        self.ask(&draft.signed(&session))
+    }
+
     /// Asks for realm and nonce.
     ///
     /// # Errors
@@ -155,7 +169,7 @@ impl Client {
     /// The server refuses.
     pub fn permit(&self, peer: SocketAddr) -> Outcome<()> {
         let draft = Draft::request(CREATE_PERMISSION).peer(peer);
-        self.request(draft)?.succeeded("CreatePermission").map(drop)
+        self.request_anew(draft)?.succeeded("CreatePermission").map(drop)
     }
 
     /// Binds a channel.
@@ -164,7 +178,7 @@ impl Client {
     /// The server refuses.
     pub fn bind(&self, number: u16, peer: SocketAddr) -> Outcome<()> {
         let draft = Draft::request(CHANNEL_BIND).channel(number).peer(peer);
-        self.request(draft)?.succeeded("ChannelBind").map(drop)
+        self.request_anew(draft)?.succeeded("ChannelBind").map(drop)
     }
 
     /// Sends payload in a Send indication.

@@ -85,6 +85,7 @@ pub mod attr {
     pub const ACCESS_TOKEN: u16 = 0x001B;
     pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
     pub const PASSWORD_ALGORITHM: u16 = 0x001D;
+    pub const USERHASH: u16 = 0x001E;
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub const RESERVATION_TOKEN: u16 = 0x0022;
     pub const PRIORITY: u16 = 0x0024;
@@ -135,6 +136,12 @@ impl Session {
     #[must_use]
     pub fn key_sha256(&self) -> Vec<u8> {
         Sha256::digest(self.joined()).to_vec()
+    }
+
+    /// USERHASH (RFC 8489 §14.4).
+    #[must_use]
+    pub fn user_hash(&self) -> Vec<u8> {
+        Sha256::digest(format!("{}:{}", self.username, self.realm)).to_vec()
     }
 
     fn joined(&self) -> String {

@@ -29,14 +29,21 @@ pub struct Probe {
 #[derive(Clone, Copy, Debug)]
 pub enum How {
     /// On the wire, with a server of this set-up.
-    Wire(Setup, fn(&Trial<'_>) -> Outcome<Verdict>),
-    /// As on the wire, but it takes long: only when asked for.
-    Slow(Setup, fn(&Trial<'_>) -> Outcome<Verdict>),
+    Wire(Setup, Check),
+    /// As on the wire with [`Setup::Open`], but it takes minutes: only when asked for. Besides, a
+    /// test of ours checks the same where time is a value.
+    Slow(Check, Option<Test>),
     /// By what all other checks saw.
     Run(fn(&Seen) -> Verdict),
-    /// By a test of ours, where time or chance is a value; file and name.
-    Test(&'static str, &'static str),
+    /// By a test of ours alone.
+    Test(Test),
 }
+
+/// Finds out what a server does.
+pub type Check = fn(&Trial<'_>) -> Outcome<Verdict>;
+
+/// A test of the protocol core: file and name.
+pub type Test = (&'static str, &'static str);
 
 impl Probe {
     /// A check on the wire.
@@ -46,21 +53,21 @@ impl Probe {
         stimulus: &'static str,
         expected: &'static str,
         setup: Setup,
-        check: fn(&Trial<'_>) -> Outcome<Verdict>,
+        check: Check,
     ) -> Self {
         Self { id, rfc, stimulus, expected, how: How::Wire(setup, check) }
     }
 
-    /// A check on the wire that takes long.
+    /// A check on the wire that takes long, and the test that need not wait.
     pub const fn slow(
         id: &'static str,
         rfc: &'static str,
         stimulus: &'static str,
         expected: &'static str,
-        setup: Setup,
-        check: fn(&Trial<'_>) -> Outcome<Verdict>,
+        check: Check,
+        test: Option<Test>,
     ) -> Self {
-        Self { id, rfc, stimulus, expected, how: How::Slow(setup, check) }
+        Self { id, rfc, stimulus, expected, how: How::Slow(check, test) }
     }
 
     /// A check of everything that a run saw.
@@ -74,16 +81,31 @@ impl Probe {
         Self { id, rfc, stimulus, expected, how: How::Run(check) }
     }
 
-    /// A row whose test is `name` in `file`.
+    /// A row that needs a test of ours.
     pub const fn test(
         id: &'static str,
         rfc: &'static str,
         stimulus: &'static str,
         expected: &'static str,
-        file: &'static str,
-        name: &'static str,
+        test: Test,
     ) -> Self {
-        Self { id, rfc, stimulus, expected, how: How::Test(file, name) }
+        Self { id, rfc, stimulus, expected, how: How::Test(test) }
+    }
+
+    /// The test of ours that checks the row as well, or instead.
+    #[must_use]
+    pub const fn our_test(&self) -> Option<Test> {
+        match self.how {
+            How::Slow(_, test) => test,
+            How::Test(test) => Some(test),
+            How::Wire(..) | How::Run(_) => None,
+        }
+    }
+
+    /// Whether the rule is ours and no RFC's.
+    #[must_use]
+    pub fn is_hardening(&self) -> bool {
+        self.rfc == "hardening"
     }
 }
 
@@ -97,10 +119,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Checks that passed, and all that were made.
+    /// Checks that passed, and all that were made, of those that `counts` picks.
     #[must_use]
-    pub fn count(&self) -> (usize, usize) {
-        let made = self.verdicts.iter().flatten();
+    pub fn count(&self, probes: &[Probe], counts: impl Fn(&Probe) -> bool) -> (usize, usize) {
+        let made = probes.iter().zip(&self.verdicts).filter(|(probe, _)| counts(probe));
+        let made = made.filter_map(|(_, verdict)| verdict.as_ref());
         (made.clone().filter(|verdict| verdict.passed).count(), made.count())
     }
 }
@@ -117,13 +140,15 @@ pub fn run(site: &Site, subject: &Subject, probes: &[Probe], real_time: bool) ->
     let record = Arc::new(Record::default());
     let serial = AtomicU16::new(1);
     for setup in Setup::ALL {
-        let checks = probes.iter().enumerate().filter_map(|(at, probe)| match probe.how {
-            How::Wire(of, check) if of == setup => Some((at, check)),
-            How::Slow(of, check) if of == setup && real_time => Some((at, check)),
+        let quick: Vec<_> = picked(probes, |how| match how {
+            How::Wire(of, check) if of == setup => Some(check),
             _ => None,
         });
-        let checks: Vec<_> = checks.collect();
-        if checks.is_empty() {
+        let slow: Vec<_> = picked(probes, |how| match how {
+            How::Slow(check, _) if setup == Setup::Open && real_time => Some(check),
+            _ => None,
+        });
+        if quick.is_empty() && slow.is_empty() {
             continue;
         }
         let server = match Server::start(site, subject, setup) {
@@ -131,19 +156,15 @@ pub fn run(site: &Site, subject: &Subject, probes: &[Probe], real_time: bool) ->
             Err(error) => {
                 let text = error.to_string();
                 let first = text.lines().next().unwrap_or_default();
-                checks.iter().for_each(|(at, _)| {
+                for (at, _) in quick.iter().chain(&slow) {
                     verdicts[*at] = Some(Verdict::of(false, first));
-                });
+                }
                 continue;
             }
         };
         let found = site.world.within(|| {
             let trial = Trial::new(site, &server, record.clone(), &serial);
-            let made = checks.iter().map(|(at, check)| {
-                let verdict = check(&trial);
-                (*at, verdict.unwrap_or_else(|error| Verdict::of(false, error)))
-            });
-            Ok(made.collect::<Vec<_>>())
+            Ok(all(&trial, &quick, &slow))
         })?;
         found.into_iter().for_each(|(at, verdict)| verdicts[at] = Some(verdict));
     }
@@ -154,4 +175,28 @@ pub fn run(site: &Site, subject: &Subject, probes: &[Probe], real_time: bool) ->
         }
     }
     Ok(Report { verdicts, seen })
+}
+
+/// Checks and their places in the table.
+type Picked = (usize, Check);
+
+fn picked(probes: &[Probe], pick: impl Fn(How) -> Option<Check>) -> Vec<Picked> {
+    let placed = probes.iter().enumerate();
+    placed.filter_map(|(at, probe)| Some((at, pick(probe.how)?))).collect()
+}
+
+/// Makes the quick checks one after the other, the slow ones beside them.
+fn all(trial: &Trial<'_>, quick: &[Picked], slow: &[Picked]) -> Vec<(usize, Verdict)> {
+    let make = |(at, check): &Picked| {
+        (*at, check(trial).unwrap_or_else(|error| Verdict::of(false, error)))
+    };
+    // Threads are born into the namespace of the thread that makes them.
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = slow.iter().map(|check| scope.spawn(move || make(check))).collect();
+        let mut found: Vec<_> = quick.iter().map(make).collect();
+        for thread in waiting {
+            found.push(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        found
+    })
 }

@@ -18,6 +18,8 @@ pub const VARIABLE: &str = "RELAY_SUBJECT";
 pub const SECRET: &str = "a prober's secret, on no network";
 /// Authentication realm of every server.
 pub const REALM: &str = "castling";
+/// A static user and its password, for servers that have such users beside REST credentials.
+pub const USER: (&str, &str) = ("ana", "of no network either");
 /// Allocations of one user where [`Setup::Quota`] asks for a limit.
 pub const QUOTA: usize = 2;
 /// Where [`Setup::Drain`] sends clients.
@@ -234,12 +236,14 @@ fn castling(folder: &Path, setup: Setup) -> Vec<String> {
         Setup::Drain => format!(" --alternate-server {ALTERNATE}"),
         Setup::Open | Setup::Default | Setup::Ipv4Only => String::new(),
     });
+    let mut args = words(&text);
+    args.extend(["--user".to_owned(), format!("{}:{}", USER.0, USER.1)]);
     if !matches!(setup, Setup::Default | Setup::Reload) {
         for network in PEER_NETWORKS {
-            text.push_str(&format!(" --allow-peer {network}"));
+            args.extend(["--allow-peer".to_owned(), network.to_owned()]);
         }
     }
-    words(&text)
+    args
 }
 
 /// As Debian's own settings file has it, with the addresses and credentials of these checks.

@@ -180,9 +180,8 @@ pub const PROBES: &[Probe] = &[
     Probe::slow(
         "ALC-14",
         "8656 §7.2, §18.10",
-        "RESERVATION-TOKEN after 30 s",
+        "RESERVATION-TOKEN after 31 s",
         "508",
-        Open,
         |trial| {
             let Some((first, token)) = reserved(trial)? else {
                 return Ok(Verdict::of(false, "no token"));
@@ -190,6 +189,7 @@ pub const PROBES: &[Probe] = &[
             std::thread::sleep(RESERVATION);
             Ok(same_user(trial, &first.0)?.request(tokened(&token))?.error(&[508]))
         },
+        None,
     ),
     Probe::wire(
         "ALC-15",
@@ -335,8 +335,7 @@ pub const PROBES: &[Probe] = &[
         "8656 §5",
         "the allocation that a rebinding left behind",
         "ends by its timer, or is replaced",
-        PROTO,
-        "rebound_client_gets_a_new_allocation_and_the_old_one_ends",
+        (PROTO, "rebound_client_gets_a_new_allocation_and_the_old_one_ends"),
     ),
 ];
 

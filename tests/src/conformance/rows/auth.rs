@@ -8,6 +8,7 @@ use crate::conformance::message::{CHANNEL_BIND, CREATE_PERMISSION, Draft, REFRES
 use crate::conformance::probe::Probe;
 use crate::conformance::reply::Reply;
 use crate::conformance::server::Setup::{Open, Tls};
+use crate::conformance::server::USER;
 use crate::conformance::site::{Family, TLS_PORT, TURN_PORT};
 use crate::conformance::stream::Stream;
 use crate::conformance::trial::{Trial, credential, password};
@@ -189,12 +190,15 @@ pub const PROBES: &[Probe] = &[
         "AUT-15",
         "8489 §9.2, §18.1",
         "form of that nonce",
-        "obMatJos2 + 4 Base64 characters with both feature bits",
+        "obMatJos2 + 4 Base64 characters, bit 0 (password algorithms) set",
         Open,
         |trial| {
             let challenge = tcp(trial)?.login()?;
             let nonce = challenge.attribute(attr::NONCE).unwrap_or_default().to_vec();
-            Ok(Verdict::of(features(&nonce) == Some(0b11), feature_words(&nonce)))
+            Ok(Verdict::of(
+                features(&nonce).is_some_and(|bits| bits & 1 == 1),
+                feature_words(&nonce),
+            ))
         },
     ),
     Probe::wire(
@@ -213,6 +217,27 @@ pub const PROBES: &[Probe] = &[
             let right = lists == Some(&ALGORITHMS);
             let stale = challenged(&answer, &[438]);
             Ok(Verdict { passed: stale.passed && right, ..stale })
+        },
+    ),
+    Probe::wire(
+        "AUT-15",
+        "8489 §9.2.4, §14.4",
+        "USERHASH of a static user instead of USERNAME",
+        "success",
+        Open,
+        |trial| {
+            let mut stream = tcp(trial)?;
+            stream.login()?;
+            (stream.session.username, stream.session.password) = (USER.0.into(), USER.1.into());
+            let Session { realm, nonce, .. } = &stream.session;
+            let draft = Draft::allocate()
+                .with(attr::USERHASH, &stream.session.user_hash())
+                .with(attr::REALM, realm.as_bytes())
+                .with(attr::NONCE, nonce)
+                .with(attr::PASSWORD_ALGORITHMS, &ALGORITHMS)
+                .with(attr::PASSWORD_ALGORITHM, &SHA256)
+                .integrity_sha256(&stream.session.key_sha256(), 32);
+            Ok(stream.ask(&draft)?.success())
         },
     ),
     Probe::wire(

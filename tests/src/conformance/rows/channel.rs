@@ -12,7 +12,6 @@ use crate::conformance::site::{PEER, PEER_V6, RELAY, RELAY_PRIVATE};
 use crate::conformance::trial::Trial;
 use crate::conformance::verdict::{Answer, Verdict};
 
-const PROTO: &str = "relay/proto/tests/relay/channel.rs";
 /// Channels of one allocation that a server must not exceed.
 const CAP: u16 = 64;
 
@@ -107,30 +106,6 @@ pub const PROBES: &[Probe] = &[
             }
             Ok(bind(&client, 0x4000 + CAP, peer(CAP))?.error(&[508]))
         },
-    ),
-    Probe::test(
-        "CHN-11",
-        "8656 §12.6",
-        "ChannelData 600.1 s after the last bind",
-        "dropped",
-        PROTO,
-        "channel_lasts_six_hundred_seconds",
-    ),
-    Probe::test(
-        "CHN-12",
-        "8656 §9, §12",
-        "binding kept, no permission refresh, 300 to 600 s",
-        "the bound transport address still passes, all else of its IP stops",
-        PROTO,
-        "channel_carries_its_peer_beyond_the_permission",
-    ),
-    Probe::test(
-        "CHN-13",
-        "8656 §12",
-        "number or peer bound anew 60 s after its expiry",
-        "success",
-        PROTO,
-        "number_and_peer_are_free_after_their_end",
     ),
 ];
 

@@ -176,8 +176,7 @@ pub const PROBES: &[Probe] = &[
         "5769; 8489 App. B",
         "the RFCs' sample messages",
         "byte-exact both ways",
-        "relay/proto/tests/relay/vectors.rs",
-        "sample_long_term_request_is_written_byte_for_byte",
+        ("relay/proto/tests/relay/vectors.rs", "sample_long_term_request_is_written_byte_for_byte"),
     ),
     Probe::wire(
         "FRM-16",

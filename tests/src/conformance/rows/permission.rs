@@ -16,8 +16,6 @@ use crate::conformance::verdict::{Answer, Verdict};
 use crate::process::until;
 use crate::{Failure, Outcome};
 
-const PROTO: &str = "relay/proto/tests/relay/permission.rs";
-
 /// Of every range that no peer of a class is in; the server's own address comes with port 80.
 const SPECIAL_V4: [&str; 16] = [
     "0.0.0.0",
@@ -203,30 +201,6 @@ pub const PROBES: &[Probe] = &[
         "what was permitted is dropped from then on",
         Reload,
         narrowed,
-    ),
-    Probe::test(
-        "PRM-11",
-        "8656 §9",
-        "traffic, Send, Refresh for 300 s",
-        "the permission ends",
-        PROTO,
-        "traffic_and_refresh_do_not_keep_a_permission",
-    ),
-    Probe::test(
-        "PRM-11",
-        "8656 §9",
-        "ChannelBind within 300 s",
-        "the permission goes on",
-        PROTO,
-        "channel_bind_keeps_a_permission",
-    ),
-    Probe::test(
-        "PRM-12",
-        "8656 §9",
-        "packet at 299.9 s; at 300.1 s",
-        "passes; dropped, both directions",
-        PROTO,
-        "permission_lasts_three_hundred_seconds_both_ways",
     ),
 ];
 
