@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use e2e::bench::figures::replaced;
-use e2e::bench::plan::catch_interrupts;
+use e2e::conformance::probe::{Probe, Report};
 use e2e::conformance::server::{Subject, VARIABLE};
 use e2e::conformance::site::{Site, missing};
 use e2e::conformance::{document, probe, rows};
@@ -67,17 +67,18 @@ fn run(plan: &Plan) -> Outcome<()> {
     let document = plan.write.then(read_document).transpose()?;
     let mut probes = rows::all();
     probes.retain(|probe| probe.id.starts_with(&plan.only));
-    catch_interrupts()?;
-    let mut reports = Vec::new();
-    for subject in &subjects {
-        let version = subject.version()?;
-        // A fresh one for each, so that nothing of one server reaches the next.
-        let site = Site::build()?;
-        let report = probe::run(&site, subject, &probes, plan.real_time)?;
-        let (passed, made) = report.count(&probes, |_| true);
-        say(&format!("{version}: {passed} of {made}"));
-        reports.push((subject.to_string(), version, report));
-    }
+    // Each in namespaces of its own, side by side: most of a run is waiting.
+    let reports: Outcome<Vec<_>> = std::thread::scope(|scope| {
+        let probe = |subject| probe_one(subject, &probes, plan.real_time);
+        let runs = subjects.iter().map(|subject| scope.spawn(move || probe(subject)));
+        let runs: Vec<_> = runs.collect();
+        let ended = runs.into_iter().map(|run| match run.join() {
+            Ok(report) => report,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ended.collect()
+    });
+    let reports = reports?;
     let text = document::tables(&probes, &reports);
     println!("{text}");
     if let Some((path, old)) = document {
@@ -87,6 +88,20 @@ fn run(plan: &Plan) -> Outcome<()> {
         say(&format!("written: {}", path.display()));
     }
     Ok(())
+}
+
+/// The server's name, its version and what it did.
+fn probe_one(
+    subject: &Subject,
+    probes: &[Probe],
+    real_time: bool,
+) -> Outcome<(String, String, Report)> {
+    let version = subject.version()?;
+    let site = Site::build()?;
+    let report = probe::run(&site, subject, probes, real_time)?;
+    let (passed, made) = report.count(probes, |_| true);
+    say(&format!("{version}: {passed} of {made}"));
+    Ok((subject.to_string(), version, report))
 }
 
 fn read_document() -> Outcome<(PathBuf, String)> {

@@ -9,6 +9,7 @@
 //! not reach the next check. Nothing is connected to the machine's own interfaces.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, getpid};
 
@@ -53,13 +54,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// Builds it. Leftovers of dead processes are removed first.
+    /// Builds it. What runs that were killed have left is removed first.
     ///
     /// # Errors
     /// Whatever the kernel or a tool refuses.
     pub fn build() -> Outcome<Self> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
         remove_leftovers(PREFIX)?;
-        let name = |role: &str| format!("{PREFIX}{}-{role}", getpid());
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = |role: &str| format!("{PREFIX}{}-{serial}-{role}", getpid());
         let server = Namespace::create(&name("relay"))?;
         let world = Namespace::create(&name("world"));
         let world = world.inspect_err(|_| drop(remove(server.name())))?;
