@@ -4,11 +4,13 @@
 //! [`message`] makes messages byte by byte, [`reply`] reads answers strictly; neither shares code
 //! with a server. [`site`] is the place, [`server`] starts who is probed, [`trial`] gives a check
 //! its [`client`]s, [`stream`]s and peers, [`verdict`] is what it finds, [`record`] what the whole
-//! run saw. [`probe`] runs everything, [`document`] writes the result down.
+//! run saw. [`probe`] runs everything, [`oracle`] asks Wireshark for its opinion, [`document`] writes
+//! the result down.
 
 pub mod client;
 pub mod document;
 pub mod message;
+pub mod oracle;
 pub mod probe;
 pub mod record;
 pub mod reply;

@@ -6,7 +6,7 @@ use std::path::Path;
 use e2e::conformance::probe::run;
 use e2e::conformance::server::{Subject, VARIABLE};
 use e2e::conformance::site::{Site, missing};
-use e2e::conformance::{document, rows};
+use e2e::conformance::{document, oracle, rows};
 use e2e::report::{say, skip};
 
 use crate::laboratory_turn;
@@ -14,6 +14,8 @@ use crate::laboratory_turn;
 /// Largest reply to a stranger, against its request; over IPv6 a Binding reply is 44 B for 20 B.
 const AMPLIFICATION_MAX: f64 = 2.0;
 const AMPLIFICATION_V6_MAX: f64 = 2.2;
+/// A run has more answers of the server than this.
+const MESSAGES_MIN: usize = 500;
 
 #[test]
 fn every_row_passes_on_the_wire() {
@@ -29,6 +31,9 @@ fn every_row_passes_on_the_wire() {
     };
     let site = Site::build().expect("namespaces");
     let probes = rows::all();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let start = || oracle::Capture::start(&site, folder.path()).expect("a capture");
+    let capture = oracle::is_there().then(start);
     let report = run(&site, &subject, &probes, false).expect("a run");
     let seen = report.seen.clone();
     let failed: Vec<_> = probes
@@ -48,6 +53,15 @@ fn every_row_passes_on_the_wire() {
         return say(&failed.join("\n"));
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+    match capture.map(oracle::Capture::judge).transpose().expect("tshark reads its own file") {
+        None => say("conformance: without Wireshark's opinion (Debian package tshark)"),
+        Some(opinion) => {
+            assert!(opinion.messages > MESSAGES_MIN, "only {} messages", opinion.messages);
+            assert!(opinion.wrong.is_empty(), "Wireshark: {}", opinion.wrong.join("\n"));
+            assert!(opinion.wrong_on_purpose > 0, "Wireshark does not see what is wrong");
+            say(&format!("Wireshark: {} messages, none of them wrong", opinion.messages));
+        }
+    }
     let worst = [(seen.worst, AMPLIFICATION_MAX), (seen.worst_v6, AMPLIFICATION_V6_MAX)];
     for (worst, most) in worst {
         let worst = worst.expect("strangers were answered");

@@ -110,7 +110,7 @@ pub enum Setup {
     Tls,
     /// As [`Setup::Open`], from a file that is changed while the server runs.
     Reload,
-    /// Told to take no more allocations, with [`ALTERNATE`] for its clients.
+    /// With [`ALTERNATE`] for the clients of new allocations.
     Drain,
 }
 
@@ -157,11 +157,7 @@ impl Server {
         let name = subject.to_string();
         let mut program = Program::start(&site.server, &name, &path, &args, folder.path())?;
         program.until(START_WAIT, "it answers", || answers(site, setup).ok())?;
-        let server = Self { subject: subject.clone(), program, folder };
-        if setup == Setup::Drain && *subject == Subject::Castling {
-            server.post(site, "/api/v1/drain")?;
-        }
-        Ok(server)
+        Ok(Self { subject: subject.clone(), program, folder })
     }
 
     /// Which server this is.
@@ -197,6 +193,17 @@ impl Server {
         }
         write_peers(self.folder.path(), &[])?;
         self.post(site, "/api/v1/reload")
+    }
+
+    /// Tells it to end once its allocations have. Others than ours are told at their start.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn drain(&self, site: &Site) -> Outcome<()> {
+        match self.subject {
+            Subject::Castling => self.post(site, "/api/v1/drain"),
+            Subject::Coturn(_) => Ok(()),
+        }
     }
 
     fn post(&self, site: &Site, path: &str) -> Outcome<()> {

@@ -42,7 +42,8 @@ pub const NAT_SYMMETRIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 41);
 
 /// Our namespaces begin like this, followed by the process that made them.
 const PREFIX: &str = "castling-wire-";
-const DEVICE: &str = "wan0";
+/// The cable's name on both ends.
+pub const DEVICE: &str = "wan0";
 
 /// Both namespaces. Dropping it removes them.
 #[derive(Debug)]

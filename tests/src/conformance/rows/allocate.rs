@@ -310,6 +310,9 @@ pub const PROBES: &[Probe] = &[
         "401, then 300 + ALTERNATE-SERVER",
         Drain,
         |trial| {
+            // Without one it would end at once.
+            let _held = trial.allocated();
+            trial.server.drain(trial.site)?;
             let mut client = trial.client()?;
             let stranger = client.ask(&Draft::allocate())?.error(&[401]);
             if !stranger.passed {
