@@ -201,7 +201,11 @@ impl Server {
     /// It refuses.
     pub fn drain(&self, site: &Site) -> Outcome<()> {
         match self.subject {
-            Subject::Castling => self.post(site, "/api/v1/drain"),
+            Subject::Castling => {
+                self.post(site, "/api/v1/drain")?;
+                // Every worker answers a scrape, after the order before it.
+                self.metrics(site).map(drop)
+            }
             Subject::Coturn(_) => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use crate::conformance::message::{Draft, IPV4, IPV6, REFRESH, attr};
 use crate::conformance::probe::Probe;
 use crate::conformance::server::Setup::{Drain, Ipv4Only, OnePort, Open, Quota};
 use crate::conformance::server::{ALTERNATE, QUOTA};
+use crate::conformance::site::{Family, TURN_PORT};
 use crate::conformance::trial::Trial;
 use crate::conformance::verdict::{Answer, Verdict};
 use crate::process::until;
@@ -328,6 +329,20 @@ pub const PROBES: &[Probe] = &[
             });
             let sent = answer.error(&[300]);
             Ok(stranger.and(Verdict { passed: sent.passed && right, ..sent }))
+        },
+    ),
+    Probe::wire(
+        "ALC-24",
+        "8489 §14.15; 8656 §7.2",
+        "server draining, with no alternate of the client's family",
+        "508",
+        Drain,
+        |trial| {
+            let _held = trial.allocated();
+            trial.server.drain(trial.site)?;
+            let mut client = trial.client_to(Family::V6.relay(TURN_PORT))?;
+            client.login()?;
+            Ok(client.request(Draft::allocate())?.error(&[508]))
         },
     ),
     Probe::wire("ALC-25", "7635", "ACCESS-TOKEN in Allocate", "420", Open, |trial| {

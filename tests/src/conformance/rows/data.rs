@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::relayed::{arrived, came, dropped, homeward, outward};
 use crate::conformance::client::{Client, Incoming, indication};
 use crate::conformance::message::{
-    CHANNEL_BIND, Class, DATA_METHOD, Draft, IPV6, SEND, attr, channel_data,
+    CHANNEL_BIND, Class, DATA_METHOD, Draft, IPV4, IPV6, SEND, attr, channel_data,
 };
 use crate::conformance::probe::Probe;
 use crate::conformance::reply::Reply;
@@ -41,6 +41,22 @@ pub const PROBES: &[Probe] = &[
             let said = if right { "arrives" } else { "arrives from elsewhere" };
             Ok(Verdict::of(right && payload == b"hello", said))
         },
+    ),
+    Probe::wire(
+        "DAT-01",
+        "8656 §7, §11.2",
+        "IPv4 client, IPv6 peer: Send and the answer",
+        "arrives; Data indication",
+        Open,
+        |trial| across(trial, Family::V4, &IPV6, trial.peer_v6()?),
+    ),
+    Probe::wire(
+        "DAT-01",
+        "8656 §7, §11.2",
+        "IPv6 client, IPv4 peer: Send and the answer",
+        "arrives; Data indication",
+        Open,
+        |trial| across(trial, Family::V6, &IPV4, trial.peer()?),
     ),
     Probe::wire(
         "DAT-02",
@@ -362,6 +378,19 @@ fn bound(trial: &Trial<'_>) -> Outcome<(Client, Peer, Peer)> {
     let peer = trial.peer()?;
     client.bind(CHANNEL, peer.address)?;
     Ok((client, peer, witness))
+}
+
+/// Payload both ways between a client of one family and a peer of the other.
+fn across(trial: &Trial<'_>, client: Family, relayed: &[u8], peer: Peer) -> Outcome<Verdict> {
+    let mut client = trial.client_to(client.relay(TURN_PORT))?;
+    client.allocate_with(Draft::allocate().with(attr::REQUESTED_ADDRESS_FAMILY, relayed))?;
+    let witness = Peer::at((peer.ip(), 0).into())?;
+    client.permit(peer.address)?;
+    let stimulus = indication(peer.address, b"there");
+    let out = outward(&client, stimulus.bytes(), &peer, &witness)?;
+    let back = homeward(&client, &peer, b"back", &witness)?;
+    let wanted = Incoming::Data(peer.address, b"back".to_vec());
+    Ok(arrived(out, b"there").and(came(back, &wanted)))
 }
 
 /// A peer at an address that nobody permits.

@@ -12,6 +12,7 @@ use crate::conformance::verdict::Verdict;
 
 const PERMISSIONS: &str = "relay/proto/tests/relay/permission.rs";
 const CHANNELS: &str = "relay/proto/tests/relay/channel.rs";
+const LIMITS: &str = "relay/proto/tests/relay/limits.rs";
 const CHANNEL: u16 = 0x4000;
 /// Longer than any row, so that the allocation is not what ends.
 const ALLOCATION_S: u32 = 3_600;
@@ -108,6 +109,13 @@ pub const PROBES: &[Probe] = &[
         },
         Some((CHANNELS, "channel_carries_its_peer_beyond_the_permission")),
     ),
+    Probe::test(
+        "CHN-12",
+        "8656 §9, §12",
+        "the same with --strict-channels",
+        "all stops at 300 s",
+        (LIMITS, "strict_channel_needs_a_live_permission_both_ways"),
+    ),
     Probe::slow(
         "CHN-13",
         "8656 §12",
@@ -122,6 +130,13 @@ pub const PROBES: &[Probe] = &[
             Ok(field.client.request_anew(draft)?.success())
         },
         Some((CHANNELS, "number_and_peer_are_free_after_their_end")),
+    ),
+    Probe::test(
+        "CHN-13",
+        "8656 §12",
+        "the same with --strict-channels",
+        "400 for 300 s",
+        (LIMITS, "strict_number_and_peer_are_free_five_minutes_after_their_end"),
     ),
 ];
 
