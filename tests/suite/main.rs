@@ -7,6 +7,8 @@ mod browser;
 mod call;
 mod class;
 mod conformance;
+mod family;
+mod header;
 mod laboratory;
 mod nat;
 mod page;

@@ -13,6 +13,7 @@ use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
 use crate::farewell::Farewells;
+use crate::icmp::IcmpFate;
 use crate::limit::Limit;
 use crate::nonce::Nonces;
 use crate::operator::Alternates;
@@ -286,6 +287,8 @@ pub struct Snapshot {
     pub auth_failures: [u64; AuthFailure::ALL.len()],
     /// Requests answered since the start, by method and code; 0 is success.
     pub requests: BTreeMap<(Method, u16), u64>,
+    /// Errors of the network about payloads since the start, by [`IcmpFate::index`].
+    pub icmp_errors: [u64; IcmpFate::ALL.len()],
     /// Allocations whose bytes did not add up when they were closed. A bug if not 0.
     pub conservation_errors: u64,
 }
