@@ -7,6 +7,7 @@
 //! run saw. [`probe`] runs everything, [`oracle`] asks Wireshark for its opinion, [`document`] writes
 //! the result down.
 
+pub mod attr;
 pub mod client;
 pub mod document;
 pub mod message;

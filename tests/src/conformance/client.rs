@@ -6,9 +6,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::attr;
 use super::message::{
     BINDING, CHANNEL_BIND, CREATE_PERMISSION, Class, DATA_METHOD, Draft, HEADER_LEN, SEND, Session,
-    attr,
 };
 use super::record::Record;
 use super::reply::Reply;

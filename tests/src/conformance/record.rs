@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::message::{BINDING, Class, attr};
+use super::attr;
+use super::message::{BINDING, Class};
 use super::reply::Reply;
 
 /// All that rows about every reply need. Shared by the clients of a run.

@@ -4,9 +4,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::attr;
 use super::message::{
-    COOKIE, Class, DATA_METHOD, HEADER_LEN, Method, attr, covered, fingerprint_of, hmac_sha1,
-    hmac_sha256,
+    COOKIE, Class, DATA_METHOD, HEADER_LEN, Method, covered, fingerprint_of, hmac_sha1, hmac_sha256,
 };
 
 /// Longest reason phrase in bytes (RFC 8489 §14.8: fewer than 128 characters, at most 509 bytes).

@@ -1,5 +1,6 @@
 //! The table, in the order of its rows.
 
+mod algorithm;
 mod allocate;
 mod auth;
 mod channel;
@@ -7,7 +8,9 @@ mod data;
 mod framing;
 mod lifetime;
 mod nat;
+mod network;
 mod permission;
+mod policy;
 mod refresh;
 mod relayed;
 mod stream;
@@ -36,11 +39,14 @@ pub fn all() -> Vec<Probe> {
     let mut all = [
         framing::PROBES,
         auth::PROBES,
+        algorithm::PROBES,
         allocate::PROBES,
         refresh::PROBES,
         permission::PROBES,
+        policy::PROBES,
         channel::PROBES,
         data::PROBES,
+        network::PROBES,
         stream::PROBES,
         nat::PROBES,
         lifetime::PROBES,

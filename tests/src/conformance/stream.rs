@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use super::attr;
 use super::client::{Incoming, incoming, judge};
-use super::message::{Draft, HEADER_LEN, Session, attr};
+use super::message::{Draft, HEADER_LEN, Session};
 use super::record::Record;
 use super::reply::Reply;
 use super::trial::ARRIVAL_WAIT;

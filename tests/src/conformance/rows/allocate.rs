@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::auth::granted;
 use crate::Outcome;
+use crate::conformance::attr;
 use crate::conformance::client::Client;
-use crate::conformance::message::{Draft, IPV4, IPV6, REFRESH, attr};
+use crate::conformance::message::{Draft, IPV4, IPV6, REFRESH};
 use crate::conformance::probe::Probe;
 use crate::conformance::server::Setup::{Drain, Ipv4Only, OnePort, Open, Quota};
 use crate::conformance::server::{ALTERNATE, QUOTA};

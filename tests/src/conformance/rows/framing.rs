@@ -7,9 +7,10 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Outcome;
+use crate::conformance::attr;
 use crate::conformance::client::Client;
 use crate::conformance::message::{
-    ALLOCATE, BINDING, CREATE_PERMISSION, Class, Draft, SEND, attr, channel_data, random,
+    ALLOCATE, BINDING, CREATE_PERMISSION, Class, Draft, SEND, channel_data, random,
 };
 use crate::conformance::probe::Probe;
 use crate::conformance::reply::Reply;

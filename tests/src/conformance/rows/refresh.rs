@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::allocate::at_most_an_hour;
 use crate::Outcome;
-use crate::conformance::message::{CREATE_PERMISSION, Draft, IPV6, REFRESH, attr};
+use crate::conformance::attr;
+use crate::conformance::message::{CREATE_PERMISSION, Draft, IPV6, REFRESH};
 use crate::conformance::probe::Probe;
 use crate::conformance::server::Setup::Open;
 use crate::conformance::trial::Trial;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::refresh::is_bound;
 use crate::Outcome;
+use crate::conformance::attr;
 use crate::conformance::client::{Incoming, indication};
 use crate::conformance::message::{
-    ALLOCATE, BINDING, CHANNEL_BIND, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, Draft, attr,
+    ALLOCATE, BINDING, CHANNEL_BIND, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, Draft,
     channel_data,
 };
 use crate::conformance::probe::Probe;

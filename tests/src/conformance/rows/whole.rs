@@ -1,6 +1,6 @@
 //! Rows about every reply of a run.
 
-use crate::conformance::message::attr;
+use crate::conformance::attr;
 use crate::conformance::probe::Probe;
 use crate::conformance::verdict::Verdict;
 
