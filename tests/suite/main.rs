@@ -7,6 +7,7 @@ mod browser;
 mod call;
 mod calls;
 mod class;
+mod conformance;
 mod family;
 mod flood;
 mod header;
