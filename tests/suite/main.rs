@@ -6,6 +6,8 @@
 mod browser;
 mod call;
 mod class;
+mod family;
+mod header;
 mod laboratory;
 mod nat;
 mod page;

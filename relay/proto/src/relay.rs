@@ -10,9 +10,12 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
+use crate::farewell::Farewells;
+use crate::icmp::IcmpFate;
 use crate::limit::Limit;
+use crate::nonce::Nonces;
 use crate::operator::Alternates;
 use crate::policy::PeerPolicy;
 use crate::replace::Searches;
@@ -284,6 +287,8 @@ pub struct Snapshot {
     pub auth_failures: [u64; AuthFailure::ALL.len()],
     /// Requests answered since the start, by method and code; 0 is success.
     pub requests: BTreeMap<(Method, u16), u64>,
+    /// Errors of the network about payloads since the start, by [`IcmpFate::index`].
+    pub icmp_errors: [u64; IcmpFate::ALL.len()],
     /// Allocations whose bytes did not add up when they were closed. A bug if not 0.
     pub conservation_errors: u64,
 }
@@ -303,6 +308,7 @@ pub struct Relay {
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
+    pub(crate) farewells: Farewells,
     /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
@@ -352,6 +358,7 @@ impl Relay {
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
+            farewells: Farewells::new(seed),
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
@@ -533,6 +540,7 @@ impl Relay {
     /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
     /// again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
+        self.farewells.forget(now);
         for _ in 0..TICK_EXPIRIES_MAX {
             match self.deadlines.peek() {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}

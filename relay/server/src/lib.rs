@@ -43,7 +43,7 @@ use control::Control;
 pub use control::Kicked;
 use settings::SettingError;
 use shared::Shared;
-pub use signals::serve;
+pub use signals::Signals;
 use socket::Waker;
 use tls::Certificates;
 use watch::Watch;
@@ -348,11 +348,11 @@ fn relay_settings(config: &Config, listening: &[SocketAddr], own_ips: Vec<IpAddr
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
     Settings {
-        credentials: Credentials {
-            realm: config.realm.clone(),
-            secrets: config.secrets.clone(),
-            users: config.users.clone(),
-        },
+        credentials: Credentials::new(
+            config.realm.clone(),
+            config.secrets.clone(),
+            config.users.clone(),
+        ),
         policy: PeerPolicy {
             relay_ips: config.relay_ips.clone(),
             relay_ports: first..=last,

@@ -10,6 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 use relay_proto::address::{Family, Transport};
 use relay_proto::auth::AuthFailure;
+use relay_proto::icmp::IcmpFate;
 use relay_proto::policy::RelayIp;
 use relay_proto::relay::{Closed, Snapshot};
 use relay_proto::stun::Method;
@@ -87,6 +88,7 @@ fn sum(snapshots: Vec<Snapshot>) -> Snapshot {
         let pairs = all.allocations_closed.iter_mut().zip(one.allocations_closed);
         let pairs = pairs.chain(all.allocations_opened.iter_mut().zip(one.allocations_opened));
         let pairs = pairs.chain(all.auth_failures.iter_mut().zip(one.auth_failures));
+        let pairs = pairs.chain(all.icmp_errors.iter_mut().zip(one.icmp_errors));
         pairs.for_each(|(mine, theirs)| *mine += theirs);
         for (key, count) in one.requests {
             *all.requests.entry(key).or_default() += count;
@@ -116,6 +118,8 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         Closed::ALL.map(|it| (vec![("reason", it.label())], all.allocations_closed[it as usize]));
     let failures =
         AuthFailure::ALL.map(|it| (vec![("reason", it.label())], all.auth_failures[it.index()]));
+    let icmp_errors =
+        IcmpFate::ALL.map(|it| (vec![("fate", it.label())], all.icmp_errors[it.index()]));
     let links = [
         (vec![("kind", "one_sided")], all.links_one_sided),
         // Both ends are allocations of this server, so each link was counted twice.
@@ -151,6 +155,11 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         counter("relay_dropped_packets_total", "Datagrams refused.", dropped),
         requests(&all.requests),
         counter("relay_auth_failures_total", "Requests whose credentials were refused.", failures),
+        counter(
+            "relay_icmp_errors_total",
+            "What the network said about payloads, by what became of it.",
+            icmp_errors,
+        ),
         counter("relay_allocations_total", "Allocations opened.", opened),
         counter("relay_allocations_closed_total", "Allocations ended.", closed),
         counter(

@@ -201,13 +201,13 @@ fn serve_ports(edge: &mut Edge<Streams>, now: Now) -> bool {
         match edge.epoll.token(at) {
             WAKER_TOKEN => edge.mailbox().waker.reset(),
             _ => {
-                edge.make_room();
+                edge.make_room(now);
                 edge.serve_port(now, at);
             }
         }
     }
     edge.drain_rings(now);
-    edge.flush();
+    edge.flush(now);
     count == 0
 }
 

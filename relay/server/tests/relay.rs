@@ -2,6 +2,8 @@
 
 mod relay {
     mod control;
+    mod family;
+    mod header;
     mod limits;
     mod proxy;
     mod stream;

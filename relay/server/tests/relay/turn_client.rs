@@ -41,7 +41,8 @@ pub struct TurnClient {
 
 impl TurnClient {
     pub fn over_udp(to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let any = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(any).expect("bound");
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         socket.connect(to).expect("connected");
         Self::new(Socket::Udp(socket))
@@ -76,25 +77,54 @@ impl TurnClient {
 
     /// Asks for an allocation; the error code if there is none.
     pub fn try_allocate(&mut self) -> Result<SocketAddr, u16> {
+        Ok(self.try_allocate_with(|w| w)?[0])
+    }
+
+    /// The same with more attributes, and all the relayed addresses.
+    pub fn try_allocate_with(
+        &mut self,
+        more: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Result<Vec<SocketAddr>, u16> {
         let transport = |w: Writer<'_>| finish(w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
         let challenge = self.message(Method::Allocate, Class::Request, transport);
         let challenge = self.ask(&challenge);
         let challenge = Message::parse(&challenge).expect("STUN");
         self.nonce = challenge.attribute(attr::NONCE).expect("nonce").to_vec();
         let request =
-            self.request(Method::Allocate, |w| w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
+            self.request(Method::Allocate, |w| more(w.attribute(attr::REQUESTED_TRANSPORT, &UDP)));
         let answer = self.ask(&request);
         let answer = Message::parse(&answer).expect("STUN");
         if let Some(error) = answer.attribute(attr::ERROR_CODE) {
             return Err(u16::from(error[2]) * 100 + u16::from(error[3]));
         }
-        let relayed = answer.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
-        Ok(answer.unxor(relayed).expect("address"))
+        let relayed = answer.attributes().filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS);
+        Ok(relayed.map(|(_, value)| answer.unxor(value).expect("address")).collect())
     }
 
     /// Allocates, and says which relayed address it got.
     pub fn allocate(&mut self) -> SocketAddr {
         self.try_allocate().expect("allocated")
+    }
+
+    /// The socket of a client over UDP.
+    pub fn udp(&self) -> &UdpSocket {
+        let Socket::Udp(socket) = &self.socket else { panic!("not over UDP") };
+        socket
+    }
+
+    pub fn permit(&mut self, peer: SocketAddr) {
+        let request =
+            self.request(Method::CreatePermission, |w| w.xor_address(attr::XOR_PEER_ADDRESS, peer));
+        assert!(is_success(&self.ask(&request)));
+    }
+
+    /// A Send indication, with DONT-FRAGMENT if it is to stay `whole`.
+    pub fn indicate(&mut self, peer: SocketAddr, payload: &[u8], whole: bool) {
+        let bytes = self.message(Method::Send, Class::Indication, |w| {
+            let w = w.xor_address(attr::XOR_PEER_ADDRESS, peer).attribute(attr::DATA, payload);
+            finish(if whole { w.attribute(attr::DONT_FRAGMENT, &[]) } else { w });
+        });
+        self.send(&bytes);
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) {
