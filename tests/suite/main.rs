@@ -5,8 +5,10 @@
 
 mod browser;
 mod call;
+mod calls;
 mod class;
 mod family;
+mod flood;
 mod header;
 mod laboratory;
 mod nat;
