@@ -5,9 +5,11 @@
 
 mod browser;
 mod call;
+mod calls;
 mod class;
 mod conformance;
 mod family;
+mod flood;
 mod header;
 mod laboratory;
 mod nat;
