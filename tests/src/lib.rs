@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod counters;
+pub mod framings;
 pub mod lab;
 pub mod namespace;
 pub mod process;
