@@ -6,6 +6,7 @@
 mod browser;
 mod call;
 mod class;
+mod clients;
 mod laboratory;
 mod page;
 mod refusals;
