@@ -1,4 +1,4 @@
-"""Two ICE agents of aioice, relay-only, one of which echoes; or one allocation and a plain peer.
+"""Two ICE agents of aioice, relay-only, one of which echoes.
 
 Argument: JSON with `server`, `port`, `transport` (udp, tcp or tls), `username` and `password`.
 Tells in one line of JSON what was exchanged, and stays until its standard input ends.
@@ -67,11 +67,7 @@ async def main() -> None:
     await introduce(two, one)
     await asyncio.gather(one.connect(), two.connect())
     await asyncio.gather(exchange(one), echo(two))
-    types = [
-        candidate.type
-        for end in (one, two)
-        for candidate in (*end.local_candidates, *end.remote_candidates)
-    ]
+    types = [candidate.type for end in (one, two) for candidate in end.local_candidates]
     tell(event="exchanged", version=version("aioice"), payloads=MESSAGES, candidates=types)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await asyncio.gather(one.close(), two.close())

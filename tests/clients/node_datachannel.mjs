@@ -22,10 +22,7 @@ await run(async () => {
     channel.sendMessageBinary(payload(nth));
     if (!payload(nth).equals(Buffer.from(await answer))) throw new Error(`payload ${nth} differs`);
   }
-  const candidates = [one, two].flatMap((end) => {
-    const pair = end.getSelectedCandidatePair();
-    return [pair?.local.type, pair?.remote.type];
-  });
+  const candidates = [one, two].map((end) => end.getSelectedCandidatePair()?.local.type);
   exchanged(`${version()} (libdatachannel ${datachannel.getLibraryVersion()})`, candidates);
   await untilToldToStop();
   for (const end of [one, two]) end.close();

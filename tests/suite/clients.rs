@@ -69,6 +69,16 @@ fn two_aioice_agents_meet_at_the_relay() {
 }
 
 #[test]
+fn two_connections_of_chromium_meet_at_the_relay() {
+    check(&Client {
+        program: Program::Chromium,
+        transports: &Transport::ALL,
+        wrapping: Wrapping::Channels,
+        gives_back: true,
+    });
+}
+
+#[test]
 fn two_connections_of_firefox_meet_at_the_relay() {
     check(&Client {
         program: Program::Firefox,

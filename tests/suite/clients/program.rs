@@ -1,7 +1,6 @@
 //! The programs that drive clients of other projects: where they are and what they say.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use e2e::namespace::Namespace;
 use e2e::process::installed;
@@ -10,7 +9,7 @@ use e2e::{Failure, Outcome};
 use serde_json::{Value, json};
 
 use super::Transport;
-use crate::browser::Spec;
+use crate::browser::{self, Spec};
 use crate::relay::{TURN, mint};
 
 /// Where the scripts are, and what npm installed for them.
@@ -23,6 +22,7 @@ const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/clients"
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Program {
     Aioice,
+    Chromium,
     Firefox,
     NodeDatachannel,
     TurnCrate,
@@ -40,7 +40,7 @@ pub struct Missing {
 pub struct Exchanged {
     pub version: String,
     pub payloads: u64,
-    /// Types of the candidates in use, of both ends and as both ends see them.
+    /// Type of the local candidate in use, of both ends.
     pub candidates: Vec<String>,
     spec: Spec,
 }
@@ -50,6 +50,7 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Self::Aioice => "aioice",
+            Self::Chromium => "Chromium",
             Self::Firefox => "Firefox",
             Self::NodeDatachannel => "node-datachannel",
             Self::TurnCrate => "the turn crate",
@@ -61,12 +62,16 @@ impl Program {
     pub fn missing(self) -> Option<Missing> {
         let (registry, file) = match self {
             Self::TurnCrate => return None,
-            Self::Firefox if !installed("firefox-esr") => {
-                let reason = "needs firefox-esr (Debian package firefox-esr)".to_owned();
-                return Some(Missing { reason, excused: false });
+            Self::Chromium => return browser::missing().map(Missing::ours),
+            Self::Firefox => {
+                let lacking = (!installed("firefox-esr"))
+                    .then(|| "needs firefox-esr (Debian package firefox-esr)".to_owned());
+                return browser::missing().or(lacking).map(Missing::ours);
             }
             Self::Aioice => ("pypi", Path::new(INSTALLED).join("venv/.castling-lock")),
-            _ => ("npm", Path::new(SCRIPTS).join("node_modules/.castling-lock")),
+            Self::NodeDatachannel | Self::Werift => {
+                ("npm", Path::new(SCRIPTS).join("node_modules/.castling-lock"))
+            }
         };
         if file.is_file() {
             return None;
@@ -80,25 +85,35 @@ impl Program {
 
     /// Runs it inside `namespace` until its payloads have been exchanged over `transport`.
     pub fn start(self, namespace: &Namespace, transport: Transport) -> Outcome<Exchanged> {
-        let node = || PathBuf::from("node");
-        let (program, script) = match self {
-            Self::Aioice => (Path::new(INSTALLED).join("venv/bin/python"), Some("aioice_pair.py")),
-            Self::Firefox => (node(), Some("firefox.mjs")),
-            Self::NodeDatachannel => (node(), Some("node_datachannel.mjs")),
-            Self::TurnCrate => (env!("CARGO_BIN_EXE_turn_crate_client").into(), None),
-            Self::Werift => (node(), Some("werift.mjs")),
-        };
         let credential = mint("room.ana");
         let task = json!({
+            "browser": self.name().to_lowercase(),
+            "namespace": namespace.name(),
             "server": TURN.ip(),
             "port": TURN.port(),
             "transport": transport.label(),
             "username": credential.username,
             "password": credential.password,
         });
-        let mut command: Command = namespace.command(program);
-        command.args(script).arg(task.to_string()).current_dir(SCRIPTS);
-        let mut spec = Spec::listen(&command)?;
+        let script = |program: &Path, file: &str| {
+            let mut command = namespace.command(program);
+            command.arg(file).arg(task.to_string()).current_dir(SCRIPTS);
+            Spec::listen(&command)
+        };
+        let mut spec = match self {
+            // Browsers are driven from outside.
+            Self::Chromium | Self::Firefox => Spec::start("pair.ts", &task)?,
+            Self::Aioice => {
+                script(&Path::new(INSTALLED).join("venv/bin/python"), "aioice_pair.py")?
+            }
+            Self::NodeDatachannel => script(Path::new("node"), "node_datachannel.mjs")?,
+            Self::Werift => script(Path::new("node"), "werift.mjs")?,
+            Self::TurnCrate => {
+                let mut command = namespace.command(env!("CARGO_BIN_EXE_turn_crate_client"));
+                command.arg(task.to_string());
+                Spec::listen(&command)?
+            }
+        };
         while let Some(event) = spec.next()? {
             if event["event"] == "exchanged" {
                 return Exchanged::read(&event, spec)
@@ -110,6 +125,11 @@ impl Program {
 }
 
 impl Missing {
+    /// Something that this repository's own set-up installs.
+    fn ours(reason: String) -> Self {
+        Self { reason, excused: false }
+    }
+
     /// Says it. With `CASTLING_E2E=require` the test fails, unless the registry was the reason.
     pub fn tell(&self, test: &str) {
         if self.excused {
