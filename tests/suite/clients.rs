@@ -4,10 +4,12 @@
 //! be relayed ones; the relay must see one link and only allocations over the transport that was
 //! asked for, refuse nothing, and count every UDP packet that the kernel counts.
 
+mod mixed;
 mod program;
+mod udp;
 mod verdict;
 
-use e2e::framings;
+use e2e::framings::{self, Framings};
 use e2e::lab::{Lab, Network};
 use e2e::report::{Table, say, skip};
 
@@ -40,6 +42,23 @@ impl Transport {
 enum Wrapping {
     Channels,
     Indications,
+}
+
+impl Wrapping {
+    /// Packets that came in and went out in it.
+    fn of(self, framings: &Framings) -> [u64; 2] {
+        match self {
+            Self::Channels => framings.channel,
+            Self::Indications => framings.indication,
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Channels => Self::Indications,
+            Self::Indications => Self::Channels,
+        }
+    }
 }
 
 /// One client, and what is expected of it.

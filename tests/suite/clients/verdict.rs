@@ -3,23 +3,21 @@
 use std::time::Duration;
 
 use e2e::Outcome;
-use e2e::counters::Flow;
 use e2e::framings::{self, Framings};
 use e2e::lab::Lab;
 use e2e::process::until;
 use e2e::scrape::Metrics;
 
 use super::program::Exchanged;
-use super::{Client, Transport, Wrapping};
+use super::udp::Udp;
+use super::{Client, Transport};
 use crate::relay::Relay;
 
 /// Payloads that each client sends and has echoed.
 const MESSAGES: u64 = 100;
 /// Fewest allocations of a pair of clients. Browsers begin with one for each stream and RTCP.
 const ENDS: u64 = 2;
-/// Bytes of IPv4 and UDP headers on each datagram.
-const UDP_IPV4: u64 = 28;
-/// How long two counters may take to agree once no payload moves, and allocations to be gone.
+/// How long allocations may take to be gone.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Errors that belong to the protocol: the challenge, and a nonce that has grown old.
 const CHALLENGES: [&str; 2] = ["401", "438"];
@@ -32,10 +30,7 @@ pub struct Verdict {
     /// By the relay while the client still held its allocations.
     held: Metrics,
     framings: Framings,
-    /// UDP, in and out, by the kernel and by the relay just before and just after it: a client that
-    /// has sent its payloads may still be sending pictures.
-    kernel: [Flow; 2],
-    relay: [[Flow; 2]; 2],
+    udp: Udp,
     /// Allocations that were left after the client had closed.
     left: u64,
 }
@@ -60,14 +55,7 @@ impl Verdict {
         let metrics = || relay.metrics().expect("our own relay has metrics");
         let held = metrics();
         let framings = framings::read(lab.server())?;
-        let (mut kernel, mut around) = Default::default();
-        until(SETTLE, || {
-            let before = udp_of(&metrics());
-            let udp = framings::read(lab.server()).ok()?.udp;
-            kernel = [udp.rx, udp.tx];
-            around = [before, udp_of(&metrics())];
-            between(kernel, around).then_some(())
-        });
+        let udp = Udp::compare(lab.server(), metrics);
         let Exchanged { version, payloads, candidates, .. } = &client;
         let (version, payloads, candidates) = (version.clone(), *payloads, candidates.clone());
         client.close()?;
@@ -76,7 +64,7 @@ impl Verdict {
             until(SETTLE, || allocations().filter(|count| *count == 0));
         }
         let left = allocations().unwrap_or(u64::MAX);
-        Ok(Self { version, payloads, candidates, held, framings, kernel, relay: around, left })
+        Ok(Self { version, payloads, candidates, held, framings, udp, left })
     }
 
     /// Everything that must hold.
@@ -100,13 +88,10 @@ impl Verdict {
 
         assert_eq!(self.count("relay_conservation_errors_total", &[]), 0, "{title}");
         assert_eq!(self.refusals(), "", "{title}: refused requests");
-        let (kernel, relay) = (self.kernel, self.relay);
-        assert!(between(kernel, relay), "{title}: UDP by the kernel {kernel:?}, around {relay:?}");
+        self.udp.check(title);
 
-        let (expected, other) = match client.wrapping {
-            Wrapping::Channels => (self.framings.channel, self.framings.indication),
-            Wrapping::Indications => (self.framings.indication, self.framings.channel),
-        };
+        let expected = client.wrapping.of(&self.framings);
+        let other = client.wrapping.other().of(&self.framings);
         for (direction, packets) in expected.into_iter().enumerate() {
             assert!(packets >= MESSAGES, "{title}: {packets} of {:?}", client.wrapping);
             assert!(packets > other[direction], "{title}: mostly {:?}", client.wrapping);
@@ -130,7 +115,7 @@ impl Verdict {
             self.count("relay_allocations_total", &[]).to_string(),
             pair(self.framings.channel),
             pair(self.framings.indication),
-            pair(self.kernel.map(|flow| flow.packets)),
+            pair(self.udp.packets()),
             self.left.to_string(),
         ]
     }
@@ -149,24 +134,4 @@ impl Verdict {
     fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.held.count(name, labels).expect("the relay shows every counter from its start")
     }
-}
-
-/// Whether what the kernel counted lies between what the relay had counted before and after.
-fn between(kernel: [Flow; 2], relay: [[Flow; 2]; 2]) -> bool {
-    let within = |low: u64, middle: u64, high: u64| low <= middle && middle <= high;
-    (0..2).all(|way| {
-        let [before, after] = relay.map(|ways| ways[way]);
-        within(before.packets, kernel[way].packets, after.packets)
-            && within(before.bytes, kernel[way].bytes, after.bytes)
-    })
-}
-
-/// UDP of all legs as the relay counts it, in IP packets: what came in, what went out.
-fn udp_of(metrics: &Metrics) -> [Flow; 2] {
-    ["rx", "tx"].map(|direction| {
-        let labels = [("direction", direction), ("transport", "udp")];
-        let sum = |name| metrics.count(name, &labels).expect("every leg is shown");
-        let packets = sum("relay_packets_total");
-        Flow { packets, bytes: sum("relay_bytes_total") + UDP_IPV4 * packets }
-    })
 }
