@@ -10,11 +10,13 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 use relay_proto::address::{Family, Transport};
 use relay_proto::auth::AuthFailure;
+use relay_proto::icmp::IcmpFate;
 use relay_proto::policy::RelayIp;
 use relay_proto::relay::{Closed, Snapshot};
 use relay_proto::stun::Method;
 use relay_proto::traffic::{Count, DropReason, Traffic};
 
+use crate::control::Control;
 use crate::shared::Shared;
 
 /// A worker that has not turned for so long is stuck.
@@ -25,13 +27,14 @@ const BEAT_MS_MAX: u64 = 3_000;
 pub struct Page {
     shared: Arc<Shared>,
     relay_ips: Vec<RelayIp>,
+    control: Arc<Control>,
 }
 
 impl Page {
     /// The page of a running relay.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>) -> Self {
-        Self { shared, relay_ips }
+    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>, control: Arc<Control>) -> Self {
+        Self { shared, relay_ips, control }
     }
 
     /// Whether every worker turns.
@@ -52,6 +55,7 @@ impl Page {
         // One of them serves streams.
         let workers = self.shared.mailboxes.len() - 1;
         families.push(gauge("relay_workers", "Threads for UDP.", workers));
+        families.extend(operations(&self.control));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
         encode(families)
@@ -76,6 +80,7 @@ fn sum(snapshots: Vec<Snapshot>) -> Snapshot {
         let pairs = all.allocations_closed.iter_mut().zip(one.allocations_closed);
         let pairs = pairs.chain(all.allocations_opened.iter_mut().zip(one.allocations_opened));
         let pairs = pairs.chain(all.auth_failures.iter_mut().zip(one.auth_failures));
+        let pairs = pairs.chain(all.icmp_errors.iter_mut().zip(one.icmp_errors));
         pairs.for_each(|(mine, theirs)| *mine += theirs);
         for (key, count) in one.requests {
             *all.requests.entry(key).or_default() += count;
@@ -105,6 +110,8 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         Closed::ALL.map(|it| (vec![("reason", it.label())], all.allocations_closed[it as usize]));
     let failures =
         AuthFailure::ALL.map(|it| (vec![("reason", it.label())], all.auth_failures[it.index()]));
+    let icmp_errors =
+        IcmpFate::ALL.map(|it| (vec![("fate", it.label())], all.icmp_errors[it.index()]));
     let links = [
         (vec![("kind", "one_sided")], all.links_one_sided),
         // Both ends are allocations of this server, so each link was counted twice.
@@ -140,6 +147,11 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         counter("relay_dropped_packets_total", "Datagrams refused.", dropped),
         requests(&all.requests),
         counter("relay_auth_failures_total", "Requests whose credentials were refused.", failures),
+        counter(
+            "relay_icmp_errors_total",
+            "What the network said about payloads, by what became of it.",
+            icmp_errors,
+        ),
         counter("relay_allocations_total", "Allocations opened.", opened),
         counter("relay_allocations_closed_total", "Allocations ended.", closed),
         counter(
@@ -192,6 +204,25 @@ fn requests(requests: &BTreeMap<(Method, u16), u64>) -> MetricFamily {
         (vec![("method", method.name()), ("class", class), ("code", text.as_str())], *count)
     });
     counter("relay_requests_total", "Requests answered; code 0 is success.", samples)
+}
+
+/// What the operator did to the relay.
+fn operations(control: &Control) -> [MetricFamily; 3] {
+    let (succeeded, failed, last_success_unix_s) = control.reloads().figures();
+    let reloads = [(vec![("result", "success")], succeeded), (vec![("result", "failure")], failed)];
+    [
+        counter("relay_reloads_total", "Times that settings or secrets were read again.", reloads),
+        gauge(
+            "relay_config_last_reload_success_timestamp_seconds",
+            "When what is in force was read.",
+            last_success_unix_s,
+        ),
+        gauge(
+            "relay_draining",
+            "1 if nobody gets a new allocation.",
+            u64::from(control.is_draining()),
+        ),
+    ]
 }
 
 /// The kernel's own counters of every interface but loopback.

@@ -129,7 +129,7 @@ impl Connection {
                 Err(broken) => break Err(broken),
             }
         };
-        edge.flush();
+        edge.flush(now);
         if framed.is_err() {
             edge.relay.stream_broken(self.client, rest);
             return Ok(Some(Ended::ByUs));
@@ -189,12 +189,12 @@ impl Connection {
 
 /// Serves one message; says whether it was a request or an indication that means something.
 fn serve_message(edge: &mut Edge<Streams>, now: Now, client: ClientAddr, message: &[u8]) -> bool {
-    edge.make_room();
+    edge.make_room(now);
     let stored = edge.arena.store([message, &[]]);
     let stored = stored.expect("room was made, and no message is longer than a slot");
     let verdict = edge.relay.from_client(now, client, edge.arena.bytes(stored));
     let is_valid = matches!(verdict, Verdict::Control);
-    let step = act(verdict, &edge.arena);
+    let step = act(verdict, &edge.arena, 0);
     edge.take(now, step);
     is_valid
 }

@@ -21,6 +21,7 @@ enum Socket {
 
 pub struct TurnClient {
     socket: Socket,
+    username: String,
     key: LongTermKey,
     nonce: Vec<u8>,
     sent: u8,
@@ -28,7 +29,8 @@ pub struct TurnClient {
 
 impl TurnClient {
     pub fn over_udp(to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let any = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(any).expect("bound");
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         socket.connect(to).expect("connected");
         Self::new(Socket::Udp(socket))
@@ -47,23 +49,66 @@ impl TurnClient {
     fn new(socket: Socket) -> Self {
         let (name, password) = USER.split_once(':').expect("name and password");
         let key = long_term_key(name, "castling", password);
-        Self { socket, key, nonce: Vec::new(), sent: 0 }
+        Self { socket, username: name.to_owned(), key, nonce: Vec::new(), sent: 0 }
     }
 
-    /// Allocates, and says which relayed address it got.
-    pub fn allocate(&mut self) -> SocketAddr {
+    /// The same socket with another credential.
+    pub fn with(mut self, username: &str, password: &str) -> Self {
+        self.key = long_term_key(username, "castling", password);
+        username.clone_into(&mut self.username);
+        self
+    }
+
+    /// Asks for an allocation; the error code if there is none.
+    pub fn try_allocate(&mut self) -> Result<SocketAddr, u16> {
+        Ok(self.try_allocate_with(|w| w)?[0])
+    }
+
+    /// The same with more attributes, and all the relayed addresses.
+    pub fn try_allocate_with(
+        &mut self,
+        more: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Result<Vec<SocketAddr>, u16> {
         let transport = |w: Writer<'_>| finish(w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
         let challenge = self.message(Method::Allocate, Class::Request, transport);
         let challenge = self.ask(&challenge);
         let challenge = Message::parse(&challenge).expect("STUN");
         self.nonce = challenge.attribute(attr::NONCE).expect("nonce").to_vec();
         let request =
-            self.request(Method::Allocate, |w| w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
-        let granted = self.ask(&request);
-        let granted = Message::parse(&granted).expect("STUN");
-        assert_eq!(granted.class, Class::Success);
-        let relayed = granted.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
-        granted.unxor(relayed).expect("address")
+            self.request(Method::Allocate, |w| more(w.attribute(attr::REQUESTED_TRANSPORT, &UDP)));
+        let answer = self.ask(&request);
+        let answer = Message::parse(&answer).expect("STUN");
+        if let Some(error) = answer.attribute(attr::ERROR_CODE) {
+            return Err(u16::from(error[2]) * 100 + u16::from(error[3]));
+        }
+        let relayed = answer.attributes().filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS);
+        Ok(relayed.map(|(_, value)| answer.unxor(value).expect("address")).collect())
+    }
+
+    /// Allocates, and says which relayed address it got.
+    pub fn allocate(&mut self) -> SocketAddr {
+        self.try_allocate().expect("allocated")
+    }
+
+    /// The socket of a client over UDP.
+    pub fn udp(&self) -> &UdpSocket {
+        let Socket::Udp(socket) = &self.socket else { panic!("not over UDP") };
+        socket
+    }
+
+    pub fn permit(&mut self, peer: SocketAddr) {
+        let request =
+            self.request(Method::CreatePermission, |w| w.xor_address(attr::XOR_PEER_ADDRESS, peer));
+        assert!(is_success(&self.ask(&request)));
+    }
+
+    /// A Send indication, with DONT-FRAGMENT if it is to stay `whole`.
+    pub fn indicate(&mut self, peer: SocketAddr, payload: &[u8], whole: bool) {
+        let bytes = self.message(Method::Send, Class::Indication, |w| {
+            let w = w.xor_address(attr::XOR_PEER_ADDRESS, peer).attribute(attr::DATA, payload);
+            finish(if whole { w.attribute(attr::DONT_FRAGMENT, &[]) } else { w });
+        });
+        self.send(&bytes);
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) {
@@ -85,8 +130,7 @@ impl TurnClient {
         method: Method,
         fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
     ) -> Vec<u8> {
-        let (key, nonce) = (self.key, self.nonce.clone());
-        let (name, _) = USER.split_once(':').expect("name and password");
+        let (key, nonce, name) = (self.key, self.nonce.clone(), self.username.clone());
         self.message(method, Class::Request, |w| {
             let w = fill(w).attribute(attr::USERNAME, name.as_bytes());
             let w = w.attribute(attr::REALM, b"castling").attribute(attr::NONCE, &nonce);
