@@ -447,6 +447,11 @@ impl Relay {
         self.refuse(DropReason::Malformed);
     }
 
+    /// A client's stream carried this many bytes that belong to no message, such as TLS's own.
+    pub fn stream_overhead(&mut self, client: ClientAddr, received: usize, sent: usize) {
+        self.counters.traffic.stream_overhead(client, received, sent);
+    }
+
     /// A client's stream has ended, and its allocation with it (RFC 8656 §5); drain the effects.
     pub fn client_closed(&mut self, client: ClientAddr) {
         if let Some((id, _)) = self.table.by_client(client) {
@@ -827,7 +832,7 @@ fn framing(
         let number = channel.number;
         let pad = match allocation.client.transport {
             Transport::Udp => 0,
-            Transport::Tcp => padding(payload),
+            Transport::Tcp | Transport::Tls => padding(payload),
         };
         return Ok((Head::channel(number, length), pad));
     }

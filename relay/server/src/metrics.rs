@@ -18,6 +18,7 @@ use relay_proto::traffic::{Count, DropReason, Traffic};
 
 use crate::control::Control;
 use crate::shared::Shared;
+use crate::tls::{Certificates, Validity};
 
 /// A worker that has not turned for so long is stuck.
 const BEAT_MS_MAX: u64 = 3_000;
@@ -28,13 +29,19 @@ pub struct Page {
     shared: Arc<Shared>,
     relay_ips: Vec<RelayIp>,
     control: Arc<Control>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Page {
     /// The page of a running relay.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>, control: Arc<Control>) -> Self {
-        Self { shared, relay_ips, control }
+    pub fn new(
+        shared: Arc<Shared>,
+        relay_ips: Vec<RelayIp>,
+        control: Arc<Control>,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
+        Self { shared, relay_ips, control, certificates }
     }
 
     /// Whether every worker turns.
@@ -55,6 +62,7 @@ impl Page {
         // One of them serves streams.
         let workers = self.shared.mailboxes.len() - 1;
         families.push(gauge("relay_workers", "Threads for UDP.", workers));
+        families.extend(self.certificates.iter().flat_map(|it| tls(it)));
         families.extend(operations(&self.control));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
@@ -121,7 +129,7 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
     vec![
         counter(
             "relay_bytes_total",
-            "Bytes in the payload of UDP and TCP, TURN framing included.",
+            "Bytes in the payload of UDP and TCP, framing of TURN and TLS included.",
             legs(traffic, |it| it.bytes),
         ),
         counter(
@@ -245,6 +253,27 @@ fn interface_bytes() -> MetricFamily {
         "The kernel's count, Ethernet headers included.",
         samples,
     )
+}
+
+fn tls(certificates: &Certificates) -> [MetricFamily; 3] {
+    let Validity { start_s, expiry_s } = certificates.validity();
+    [
+        gauge(
+            "relay_tls_certificate_start_timestamp_seconds",
+            "The certificate is not valid before.",
+            start_s,
+        ),
+        gauge(
+            "relay_tls_certificate_expiry_timestamp_seconds",
+            "The certificate is not valid after.",
+            expiry_s,
+        ),
+        counter(
+            "relay_tls_reload_failures_total",
+            "Changed certificate files that could not be used.",
+            [(vec![], certificates.reload_failures())],
+        ),
+    ]
 }
 
 fn build_info(relay_ips: &[RelayIp]) -> MetricFamily {

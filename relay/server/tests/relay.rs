@@ -5,7 +5,10 @@ mod relay {
     mod family;
     mod header;
     mod limits;
+    mod proxy;
     mod stream;
+    mod tls;
+    mod tls_client;
     mod turn_client;
 }
 
@@ -27,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Running {
     child: Child,
     turn: SocketAddr,
+    tls: Option<SocketAddr>,
     admin: SocketAddr,
     log: BufReader<std::process::ChildStderr>,
 }
@@ -35,7 +39,7 @@ impl Running {
     fn start(state: &Path, more: &[&str]) -> Self {
         let mut child = relay(state, more).stderr(Stdio::piped()).spawn().expect("started");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let (mut turn, mut admin) = (None, None);
+        let (mut turn, mut tls, mut admin) = (None, None, None);
         while turn.is_none() || admin.is_none() {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).expect("log"), 0, "ended early");
@@ -43,12 +47,14 @@ impl Running {
             let address = line.trim().rsplit('=').next().and_then(|text| text.parse().ok());
             if line.contains("STUN and TURN") {
                 turn = address;
+            } else if line.contains("TURN over TLS") {
+                tls = address;
             } else if line.contains("metrics") {
                 admin = address;
             }
         }
         let (turn, admin) = (turn.expect("address"), admin.expect("address"));
-        Self { child, turn, admin, log }
+        Self { child, turn, tls, admin, log }
     }
 
     fn get(&self, path: &str, host: &str) -> String {

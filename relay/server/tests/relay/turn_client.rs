@@ -1,6 +1,6 @@
 //! A TURN client on a real socket, of either transport.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use relay_proto::attribute as attr;
@@ -13,10 +13,22 @@ use crate::PATIENCE;
 /// The static user of these tests, as on the command line.
 pub const USER: &str = "ana:a-long-password";
 
+/// A stream towards the relay.
+pub trait Stream: Read + Write {
+    /// Says that nothing more will be written.
+    fn end(&mut self);
+}
+
+impl Stream for TcpStream {
+    fn end(&mut self) {
+        self.shutdown(Shutdown::Write).expect("ended");
+    }
+}
+
 /// A socket towards the relay.
 enum Socket {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, held: Vec<u8> },
+    Stream { stream: Box<dyn Stream>, held: Vec<u8> },
 }
 
 pub struct TurnClient {
@@ -43,7 +55,11 @@ impl TurnClient {
     pub fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self::new(Socket::Tcp { stream, held: Vec::new() })
+        Self::inside(stream)
+    }
+
+    pub fn inside(stream: impl Stream + 'static) -> Self {
+        Self::new(Socket::Stream { stream: Box::new(stream), held: Vec::new() })
     }
 
     fn new(socket: Socket) -> Self {
@@ -157,7 +173,10 @@ impl TurnClient {
     pub fn send(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Udp(socket) => assert_eq!(socket.send(bytes).expect("sent"), bytes.len()),
-            Socket::Tcp { stream, .. } => stream.write_all(bytes).expect("sent"),
+            Socket::Stream { stream, .. } => {
+                stream.write_all(bytes).expect("sent");
+                stream.flush().expect("sent");
+            }
         }
     }
 
@@ -169,7 +188,7 @@ impl TurnClient {
                 let length = socket.recv(&mut buffer).expect("received");
                 return Some(buffer[..length].to_vec());
             }
-            Socket::Tcp { stream, held } => (stream, held),
+            Socket::Stream { stream, held } => (stream, held),
         };
         loop {
             if let Some((message, rest)) = split_first(held, Trust::Client).expect("framed") {
@@ -188,9 +207,11 @@ impl TurnClient {
     }
 
     /// Says that nothing more will be sent.
-    pub fn end(&self) {
-        let Socket::Tcp { stream, .. } = &self.socket else { panic!("datagrams have no end") };
-        stream.shutdown(Shutdown::Write).expect("ended");
+    pub fn end(&mut self) {
+        let Socket::Stream { stream, .. } = &mut self.socket else {
+            panic!("datagrams have no end")
+        };
+        stream.end();
     }
 }
 
