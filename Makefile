@@ -58,7 +58,8 @@ bench: build packages
 	cargo run --release --locked -p e2e --bin bench -- $(ARGS)
 
 # Debian packages that tests use; installs those that are missing.
-PACKAGES := chromium coturn ethtool firefox-esr iproute2 libvpx7 nftables procps python3-venv util-linux
+PACKAGES := chromium coturn ethtool firefox-esr iproute2 libvpx7 nftables openssl procps \
+  python3-venv util-linux
 packages:
 	@missing=$$(dpkg-query -W -f='$${db:Status-Abbrev} $${Package}\n' $(PACKAGES) 2>/dev/null \
 	  | awk '$$1 == "ii" { print $$2 }' | sort > /tmp/castling-have.$$$$; \

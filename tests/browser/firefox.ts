@@ -56,8 +56,15 @@ export class Firefox {
     readonly complaints: string[],
   ) {}
 
-  /** Starts it inside `namespace` with an empty profile, `preferences` besides ours, and one tab. */
-  static async start(namespace: string, preferences: Record<string, unknown>): Promise<Firefox> {
+  /**
+   * Starts it inside `namespace` with an empty profile, `preferences` besides ours, and one tab.
+   * If it is `gullible`, it believes in every certificate.
+   */
+  static async start(
+    namespace: string,
+    preferences: Record<string, unknown>,
+    gullible = false,
+  ): Promise<Firefox> {
     const profile = mkdtempSync(join(tmpdir(), "castling-firefox-"));
     const lines = Object.entries({ ...PREFERENCES, ...preferences }).map(
       ([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`,
@@ -74,7 +81,7 @@ export class Firefox {
     const socket = await connect(namespace, address);
     const firefox = new Firefox(program, profile, socket, []);
     socket.on("message", (text) => firefox.#hear(JSON.parse(String(text))));
-    await firefox.#open();
+    await firefox.#open(gullible);
     return firefox;
   }
 
@@ -114,8 +121,9 @@ export class Firefox {
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  async #open(): Promise<void> {
-    const session = (await this.#send("session.new", { capabilities: {} })) as {
+  async #open(gullible: boolean): Promise<void> {
+    const capabilities = { alwaysMatch: { acceptInsecureCerts: gullible } };
+    const session = (await this.#send("session.new", { capabilities })) as {
       capabilities: { browserVersion: string };
     };
     this.#version = session.capabilities.browserVersion;

@@ -12,6 +12,9 @@ import { Person } from "./person.ts";
 /** Payloads that are sent and echoed, one after the other. */
 const MESSAGES = 100;
 
+/** A name of the relay, for those that insist on one. */
+const NAME = "relay.castling.test";
+
 interface Task {
   browser: "chromium" | "firefox";
   namespace: string;
@@ -25,6 +28,8 @@ interface Task {
 /** A tab of any browser. */
 interface Tab {
   version: string;
+  /** What it calls the relay. */
+  server: string;
   call<A, T>(work: (argument: A) => T | Promise<T>, argument: A): Promise<T>;
   close(): Promise<void>;
 }
@@ -36,7 +41,7 @@ await run(async () => {
     const scheme = task.transport === "tls" ? "turns" : "turn";
     const transport = task.transport === "udp" ? "udp" : "tcp";
     const candidates = await tab.call(exchange, {
-      urls: `${scheme}:${task.server}:${task.port}?transport=${transport}`,
+      urls: `${scheme}:${tab.server}:${task.port}?transport=${transport}`,
       username: task.username,
       credential: task.password,
       messages: MESSAGES,
@@ -53,7 +58,13 @@ await run(async () => {
 });
 
 async function firefox(task: Task): Promise<Tab> {
-  return Firefox.start(task.namespace, {});
+  if (task.transport !== "tls") {
+    return Object.assign(await Firefox.start(task.namespace, {}), { server: task.server });
+  }
+  // Firefox takes `turns:` with a name alone, never with an address. There is no DNS here.
+  const preferences = { "network.dns.forceResolve": task.server };
+  const gullible = await Firefox.start(task.namespace, preferences, true);
+  return Object.assign(gullible, { server: NAME });
 }
 
 async function chromium(task: Task): Promise<Tab> {
@@ -63,8 +74,10 @@ async function chromium(task: Task): Promise<Tab> {
     origin: "about:blank",
     devices: "none",
     trusted: false,
+    gullible: task.transport === "tls",
   });
   return {
+    server: task.server,
     version: person.page.context().browser()?.version() ?? "",
     call: (work, argument) =>
       person.page.evaluate(work as never, argument as never) as Promise<never>,

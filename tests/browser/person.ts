@@ -41,6 +41,8 @@ export interface Setup {
   refuse?: boolean;
   /** Treat `origin` as if it had a certificate. */
   trusted?: boolean;
+  /** Believe in every certificate. */
+  gullible?: boolean;
 }
 
 /** A person in a class, whatever the browser. */
@@ -92,6 +94,7 @@ export class Person implements Caller {
         "--autoplay-policy=no-user-gesture-required",
         ...(setup.refuse ? ["--deny-permission-prompts"] : ["--use-fake-ui-for-media-stream"]),
         ...FAKE_DEVICES[setup.devices],
+        ...(setup.gullible ? ["--ignore-certificate-errors"] : []),
         ...(trusted ? [`--unsafely-treat-insecure-origin-as-secure=${setup.origin}`] : []),
       ],
     });

@@ -5,6 +5,7 @@
 
 mod browser;
 mod call;
+mod certificate;
 mod class;
 mod clients;
 mod family;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Transport;
 use crate::browser::{self, Spec};
+use crate::certificate::{Certificate, TLS_PORT};
 use crate::relay::{TURN, mint};
 
 /// Where the scripts are, and what npm installed for them.
@@ -84,20 +85,30 @@ impl Program {
     }
 
     /// Runs it inside `namespace` until its payloads have been exchanged over `transport`.
-    pub fn start(self, namespace: &Namespace, transport: Transport) -> Outcome<Exchanged> {
+    /// Over TLS it believes in `certificate`, or, of the browsers, in anything.
+    pub fn start(
+        self,
+        namespace: &Namespace,
+        transport: Transport,
+        certificate: &Certificate,
+    ) -> Outcome<Exchanged> {
         let credential = mint("room.ana");
         let task = json!({
             "browser": self.name().to_lowercase(),
             "namespace": namespace.name(),
             "server": TURN.ip(),
-            "port": TURN.port(),
+            "port": if transport == Transport::Tls { TLS_PORT } else { TURN.port() },
             "transport": transport.label(),
             "username": credential.username,
             "password": credential.password,
         });
         let script = |program: &Path, file: &str| {
-            let mut command = namespace.command(program);
-            command.arg(file).arg(task.to_string()).current_dir(SCRIPTS);
+            // Python and Node each have their own way to learn of one more authority.
+            let authority = certificate.chain().display().to_string();
+            let mut command = namespace.command("env");
+            command.arg(format!("SSL_CERT_FILE={authority}"));
+            command.arg(format!("NODE_EXTRA_CA_CERTS={authority}"));
+            command.arg(program).arg(file).arg(task.to_string()).current_dir(SCRIPTS);
             Spec::listen(&command)
         };
         let mut spec = match self {
