@@ -5,10 +5,14 @@
 
 mod browser;
 mod call;
+mod calls;
 mod certificate;
 mod class;
+mod class;
 mod clients;
+mod conformance;
 mod family;
+mod flood;
 mod header;
 mod laboratory;
 mod nat;
