@@ -6,7 +6,10 @@
 mod browser;
 mod call;
 mod calls;
+mod certificate;
 mod class;
+mod class;
+mod clients;
 mod conformance;
 mod family;
 mod flood;
