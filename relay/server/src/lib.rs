@@ -41,7 +41,7 @@ use control::Control;
 pub use control::Kicked;
 use settings::SettingError;
 use shared::Shared;
-pub use signals::serve;
+pub use signals::Signals;
 use socket::Waker;
 use watch::Watch;
 use worker::{Listener, Worker};

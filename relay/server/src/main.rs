@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use castling_relay::config::{FLAGS, PROGRAM, Source, load_secrets};
 use castling_relay::settings::{self, SettingError, Settings};
-use castling_relay::{Config, start};
+use castling_relay::{Config, Signals, start};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +51,7 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
         print!("{}", settings.describe(FLAGS));
         return Ok(());
     }
+    let signals = Signals::listen()?;
     let relay = start(config)?;
     for address in relay.listening() {
         tracing::info!(%address, "STUN and TURN over UDP and TCP");
@@ -58,7 +59,7 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     if let Some(address) = relay.admin() {
         tracing::info!(%address, "metrics and health");
     }
-    castling_relay::serve(&relay);
+    signals.obey(&relay);
     relay.stop();
     Ok(())
 }
