@@ -6,6 +6,8 @@ use crate::Now;
 use crate::address::{ChannelNumber, ClientAddr, Family, RelayAddr};
 use crate::attribute::ReservationToken;
 use crate::auth::Owner;
+use crate::dual::Second;
+use crate::icmp::Ration;
 use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
 use crate::shape::{Rate, Used};
 use crate::standing::{Judged, Reach, Rules, Standing};
@@ -34,7 +36,7 @@ pub(crate) struct Limits {
     pub strict_channels: bool,
 }
 
-/// One relayed port and all that hangs on it (RFC 8656 §3.2).
+/// One relayed port, or one of each family, and all that hangs on it (RFC 8656 §3.2).
 pub(crate) struct Allocation {
     /// The 5-tuple.
     pub client: ClientAddr,
@@ -44,8 +46,12 @@ pub(crate) struct Allocation {
     pub relayed: Option<RelayAddr>,
     /// Family of the relayed address.
     pub family: Family,
-    /// When it ends, unless refreshed.
+    /// When that address ends, unless refreshed.
     pub expires_ms: u64,
+    /// An address of the other family.
+    pub second: Second,
+    /// Its ports were to be even.
+    pub is_even: bool,
     /// When it ends in spite of all refreshes; `u64::MAX` for never.
     pub session_ends_ms: u64,
     /// When the queue of expiries looks at it next, at or before its end; `None` until then.
@@ -62,6 +68,8 @@ pub(crate) struct Allocation {
     pub has_replaced: bool,
     /// What it carried.
     pub carried: Carried,
+    /// Errors of the network that its client may yet be told.
+    pub icmp: Ration,
     /// What it used of its bit rate, by [`Direction`].
     used: [Used; 2],
     permissions: Vec<Permission>,
@@ -156,6 +164,8 @@ impl Allocation {
             relayed: None,
             family,
             expires_ms: now.after_s(granted_s),
+            second: Second::None,
+            is_even: false,
             session_ends_ms: u64::MAX,
             deadline_ms: None,
             transaction_id,
@@ -164,6 +174,7 @@ impl Allocation {
             heard_s: now.second(),
             has_replaced: false,
             carried: Carried::default(),
+            icmp: Ration::default(),
             used: [Used::default(); 2],
             permissions: Vec::new(),
             channels: Vec::new(),
@@ -172,15 +183,7 @@ impl Allocation {
     }
 
     pub fn is_live(&self, now: Now) -> bool {
-        now.mono_ms < self.expires_ms
-    }
-
-    /// Ends the allocation so many seconds from now, or with its session; returns how many
-    /// seconds that leaves, rounded up.
-    pub fn extend(&mut self, now: Now, lifetime_s: u32) -> u32 {
-        self.expires_ms = now.after_s(lifetime_s).min(self.session_ends_ms);
-        let left_s = self.expires_ms.saturating_sub(now.mono_ms).div_ceil(1000);
-        u32::try_from(left_s).unwrap_or(lifetime_s)
+        now.mono_ms < self.expires_ms || self.second.is_live(now)
     }
 
     /// Installs or refreshes permissions for all of `peers`, or none if there is no room.
@@ -267,9 +270,27 @@ impl Allocation {
         Ok(())
     }
 
-    /// The channel of this number, live or just expired.
-    pub fn channel(&mut self, number: ChannelNumber) -> Option<&mut Channel> {
-        self.channels.iter_mut().find(|channel| channel.number == number)
+    /// The channel of this number, or why nothing goes through it.
+    pub fn live_channel(
+        &mut self,
+        now: Now,
+        number: ChannelNumber,
+        rules: Rules<'_>,
+    ) -> Result<&mut Channel, DropReason> {
+        if !self.is_live(now) {
+            return Err(DropReason::Expired);
+        }
+        if rules.strict && !self.channel_is_permitted(now, number) {
+            return Err(DropReason::NoPermission);
+        }
+        let at = self.channels.iter().position(|channel| channel.number == number);
+        let at = at.ok_or(DropReason::NoChannel)?;
+        let channel = &self.channels[at];
+        if !channel.is_live(now) || !self.serves(now, Family::of(&channel.flow.peer.ip())) {
+            return Err(DropReason::Expired);
+        }
+        let channel = &mut self.channels[at];
+        if channel.is_allowed(rules) { Ok(channel) } else { Err(DropReason::PeerDenied) }
     }
 
     /// The live channel of this peer.
@@ -278,7 +299,7 @@ impl Allocation {
     }
 
     /// Whether the peer of this number has a permission, or there is no such number.
-    pub fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
+    fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
         let bound = self.channels.iter().find(|channel| channel.number == number);
         bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
     }
@@ -314,15 +335,30 @@ impl Allocation {
 
     /// Live permissions and channels.
     pub fn live_counts(&self, now: Now) -> (usize, usize) {
-        let permissions = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms).count();
-        (permissions, self.channels.iter().filter(|channel| channel.is_live(now)).count())
+        let served = |ip: IpAddr| self.serves(now, Family::of(&ip));
+        let permissions = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
+        let channels = self.channels.iter().filter(|channel| channel.is_live(now));
+        let permissions = permissions.filter(|it| served(it.ip)).count();
+        (permissions, channels.filter(|it| served(it.flow.peer.ip())).count())
     }
 
     /// The peers that payload goes to and comes from.
     pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
         let live = self.channels.iter().filter(move |channel| channel.is_live(now));
         let bound = live.map(|channel| &channel.flow);
-        bound.chain(self.flows.iter().flatten()).filter(move |flow| flow.is_carrying(now))
+        let flows = bound.chain(self.flows.iter().flatten());
+        let flows = flows.filter(move |flow| self.serves(now, Family::of(&flow.peer.ip())));
+        flows.filter(move |flow| flow.is_carrying(now))
+    }
+
+    /// Removes everything about peers of one family.
+    pub fn forget_peers(&mut self, family: Family) {
+        let is_other = |ip: IpAddr| Family::of(&ip) != family;
+        self.permissions.retain(|permission| is_other(permission.ip));
+        self.channels.retain(|channel| is_other(channel.flow.peer.ip()));
+        for slot in &mut self.flows {
+            slot.take_if(|flow| !is_other(flow.peer.ip()));
+        }
     }
 
     /// Removes the record of a peer that gets a channel, so that it is not counted twice.

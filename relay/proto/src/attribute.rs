@@ -32,12 +32,18 @@ pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 pub const EVEN_PORT: u16 = 0x0018;
 /// RFC 8656 §18.8.
 pub const REQUESTED_TRANSPORT: u16 = 0x0019;
+/// RFC 8656 §18.9.
+pub const DONT_FRAGMENT: u16 = 0x001A;
 /// RFC 8489 §14.2.
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// RFC 8656 §18.10.
 pub const RESERVATION_TOKEN: u16 = 0x0022;
 /// RFC 8656 §18.11.
 pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+/// RFC 8656 §18.12.
+pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
+/// RFC 8656 §18.13.
+pub const ICMP: u16 = 0x8004;
 /// RFC 8489 §14.15.
 pub const ALTERNATE_SERVER: u16 = 0x8023;
 /// RFC 8489 §14.7.

@@ -1,6 +1,6 @@
 //! Requests: everything that asks for an answer, and every answer.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +10,7 @@ use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
 use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
 use crate::credential::LongTermKey;
+use crate::dual::Second;
 use crate::limit::Kind;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
 use crate::request::{
@@ -65,10 +66,17 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        let Some(allocation) = self.table.open(id, relayed) else {
-            self.effects.push_back(Queued::ClosePort { id });
-            return;
-        };
+        if self.table.open(id, relayed).is_none() {
+            let family = Family::of(&relayed.0.ip());
+            self.effects.push_back(Queued::ClosePort { id, family });
+        } else if !self.asks_for_second(id) {
+            self.complete(id);
+        }
+    }
+
+    /// Every port that the allocation waited for is answered for.
+    pub(crate) fn complete(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.by_id(id) else { return };
         let transport = allocation.client.transport.index();
         self.watch(id);
         self.counters.allocations_opened[transport] += 1;
@@ -83,12 +91,9 @@ impl Relay {
         if why == PortFailure::Quota && self.replace_silent(id) {
             return;
         }
+        let Err(why) = self.goes_without(id, why) else { return };
         let Some(allocation) = self.table.remove(id) else { return };
-        let code = match why {
-            PortFailure::Quota => 486,
-            PortFailure::Capacity => 508,
-            PortFailure::Family => 440,
-        };
+        let code = why.code();
         let to = allocation.client;
         self.count_request(Method::Allocate, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
@@ -156,16 +161,17 @@ impl Relay {
         proven: Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
+        if let Some((id, it)) = self.table.by_client(from)
+            && it.next_end_ms() <= now.mono_ms
+        {
+            self.end_due(now, id);
+        }
         let id = match self.table.by_client(from) {
-            Some((id, it)) if !it.is_live(now) => {
-                self.close(id, Closed::Expired);
-                None
-            }
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }
             // Before its success there is an allocation for nobody but its retransmission.
-            Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
+            Some((_, it)) if !it.is_ready() && method != Method::Allocate => None,
             Some((id, it)) => {
                 it.heard_s = now.second();
                 Some(id)
@@ -206,10 +212,15 @@ impl Relay {
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
         if let Some(session_s_max) = self.settings.session_s_max {
             allocation.session_ends_ms = now.after_s(session_s_max);
-            allocation.granted_s = allocation.extend(now, lifetime_s);
+            allocation.granted_s = allocation.extend(now, lifetime_s, None);
+        }
+        if asked.additional {
+            allocation.second = Second::Wanted;
+            allocation.is_even = wish == PortWish::Even;
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client: from });
+        let (client, is_second) = (from, false);
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client, is_second });
         Ok(())
     }
 
@@ -229,16 +240,24 @@ impl Relay {
 
     fn answer_allocate(&mut self, id: AllocationId) {
         let Some(allocation) = self.table.by_id(id) else { return };
-        let Some(relayed) = allocation.relayed else { return };
+        if !allocation.is_ready() {
+            return;
+        }
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply =
-            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id)
-                .xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0)
-                .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
-                .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
+            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id);
+        let reply = allocation
+            .addresses()
+            .fold(reply, |reply, relayed| reply.xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0))
+            .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
+            .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
         let reply = match &allocation.reserved {
             Some(token) => reply.attribute(attr::RESERVATION_TOKEN, token),
             None => reply,
+        };
+        let reply = match &allocation.second {
+            Second::Refused(family, why) => reply.address_error_code(*family, why.code()),
+            _ => reply,
         };
         reply.integrity(&allocation.owner.key).finish();
         let to = allocation.client;
@@ -246,7 +265,7 @@ impl Relay {
         self.reply(to, bytes);
     }
 
-    /// Refresh (RFC 8656 §8.2); a lifetime of 0 closes the allocation.
+    /// Refresh (RFC 8656 §8.2) of one relayed address or all; a lifetime of 0 closes.
     fn refresh(
         &mut self,
         now: Now,
@@ -254,15 +273,26 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let asked = Refresh::parse(&proven.request, allocation.family)?;
+        let asked = Refresh::parse(&proven.request)?;
+        if asked.family.is_some_and(|family| allocation.relayed_of(family).is_none()) {
+            return Err(FAMILY_MISMATCH);
+        }
         let to = allocation.client;
-        let granted_s = if asked.lifetime_s == 0 {
-            self.close(id, Closed::Released);
-            0
-        } else {
-            let granted_s = allocation.extend(now, asked.lifetime_s);
-            self.watch(id);
-            granted_s
+        let leaves_one = |family: Family| allocation.relayed_of(family.other()).is_some();
+        let granted_s = match asked.family {
+            Some(family) if asked.lifetime_s == 0 && leaves_one(family) => {
+                self.close_address(id, family);
+                0
+            }
+            _ if asked.lifetime_s == 0 => {
+                self.close(id, Closed::Released);
+                0
+            }
+            only => {
+                let granted_s = allocation.extend(now, asked.lifetime_s, only);
+                self.watch(id);
+                granted_s
+            }
         };
         self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
             reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
@@ -284,7 +314,8 @@ impl Relay {
             return Err(FORBIDDEN);
         }
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
+        let is_served = |peer: &SocketAddr| allocation.relayed_of(Family::of(&peer.ip())).is_some();
+        if !peers.iter().all(is_served) {
             return Err(FAMILY_MISMATCH);
         }
         let peers: Vec<_> = peers.iter().map(|peer| policy.canonical(*peer).ip()).collect();
@@ -307,8 +338,9 @@ impl Relay {
         let rules = Rules::of(&self.settings, self.generation);
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
         let peer = rules.policy.canonical(peer);
-        let relay = rules.way(peer, allocation.relayed).map_err(|_| FORBIDDEN)?;
-        if Family::of(&peer.ip()) != allocation.family {
+        let family = Family::of(&peer.ip());
+        let relay = rules.way(peer, allocation.relayed_of(family)).map_err(|_| FORBIDDEN)?;
+        if allocation.relayed_of(family).is_none() {
             return Err(FAMILY_MISMATCH);
         }
         let limits = Limits {
@@ -399,7 +431,7 @@ impl Relay {
         Verdict::Control
     }
 
-    fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
+    pub(crate) fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
         self.client_tx(to).add(bytes.len());
         self.effects.push_back(Queued::Reply { to, bytes });
     }

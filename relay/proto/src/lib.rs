@@ -15,7 +15,9 @@ pub mod auth;
 pub mod channel_data;
 mod control;
 pub mod credential;
+mod dual;
 pub mod framing;
+pub mod icmp;
 pub mod limit;
 pub mod operator;
 pub mod policy;
@@ -30,6 +32,7 @@ mod table;
 pub mod traffic;
 
 pub use address::{AllocationId, ClientAddr, Family, PeerAddr, RelayAddr, Transport};
+pub use icmp::IcmpError;
 pub use operator::{Alternates, Kicked};
 pub use relay::{Effect, Head, Keys, More, PortFailure, Relay, Settings, Snapshot, Verdict};
 pub use revocation::Who;

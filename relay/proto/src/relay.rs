@@ -75,6 +75,8 @@ pub enum Verdict<'b> {
         to: PeerAddr,
         /// Its bytes.
         payload: &'b [u8],
+        /// The client wants it whole or not at all: DF is to be set (RFC 8656 §14).
+        dont_fragment: bool,
     },
     /// Send `head`, `payload` and `pad` zero bytes from the client's listener.
     ToClient {
@@ -180,11 +182,15 @@ pub enum Effect<'r> {
         username: &'r str,
         /// Where the user asks from.
         client: ClientAddr,
+        /// The allocation has a port of the other family, and its quota with it.
+        is_second: bool,
     },
-    /// Close the allocation's port and return its quota.
+    /// Close one of the allocation's ports; its quota returns with the last.
     ClosePort {
-        /// The allocation, which is gone already.
+        /// The allocation, which may be gone already.
         id: AllocationId,
+        /// Which of its ports.
+        family: Family,
     },
 }
 
@@ -197,6 +203,18 @@ pub enum PortFailure {
     Capacity,
     /// This server has no relay address of that family: 440.
     Family,
+}
+
+impl PortFailure {
+    /// The error code that tells a client (RFC 8656 §19).
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Quota => 486,
+            Self::Capacity => 508,
+            Self::Family => 440,
+        }
+    }
 }
 
 /// Whether [`Relay::tick`] left work.
@@ -311,9 +329,11 @@ pub(crate) enum Queued {
         wish: PortWish,
         username: String,
         client: ClientAddr,
+        is_second: bool,
     },
     ClosePort {
         id: AllocationId,
+        family: Family,
     },
 }
 
@@ -490,15 +510,18 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, username, client } => Effect::OpenPort {
-                id: *id,
-                family: *family,
-                wish: *wish,
-                user: user_of(username),
-                username,
-                client: *client,
-            },
-            Queued::ClosePort { id } => Effect::ClosePort { id: *id },
+            Queued::OpenPort { id, family, wish, username, client, is_second } => {
+                Effect::OpenPort {
+                    id: *id,
+                    family: *family,
+                    wish: *wish,
+                    user: user_of(username),
+                    username,
+                    client: *client,
+                    is_second: *is_second,
+                }
+            }
+            Queued::ClosePort { id, family } => Effect::ClosePort { id: *id, family: *family },
         })
     }
 
@@ -513,11 +536,14 @@ impl Relay {
             let Some(Reverse((due_ms, id))) = self.deadlines.pop() else { return More::No };
             match self.table.by_id(id).filter(|it| it.deadline_ms == Some(due_ms)) {
                 None => {}
-                Some(allocation) if allocation.is_live(now) => {
+                Some(allocation) if now.mono_ms < allocation.next_end_ms() => {
                     allocation.deadline_ms = None;
                     self.watch(id);
                 }
-                Some(_) => self.close(id, Closed::Expired),
+                Some(allocation) => {
+                    allocation.deadline_ms = None;
+                    self.end_due(now, id);
+                }
             }
         }
         More::Yes
@@ -546,19 +572,22 @@ impl Relay {
     pub(crate) fn close(&mut self, id: AllocationId, why: Closed) {
         let Some(allocation) = self.table.remove(id) else { return };
         // Its port may open yet: `port_opened` then finds nobody and closes it.
-        if allocation.relayed.is_none() {
+        for relayed in allocation.addresses() {
+            let family = Family::of(&relayed.0.ip());
+            self.effects.push_back(Queued::ClosePort { id, family });
+        }
+        if !allocation.is_ready() {
             return;
         }
         self.counters.conservation_errors += u64::from(!allocation.carried.is_conserved());
         self.counters.allocations_closed[why as usize] += 1;
-        self.effects.push_back(Queued::ClosePort { id });
         self.forget_void_deadlines();
     }
 
     /// Sees to it that [`Relay::tick`] looks at the allocation no later than it ends.
     pub(crate) fn watch(&mut self, id: AllocationId) {
         let Some(allocation) = self.table.by_id(id) else { return };
-        let ends_ms = allocation.expires_ms;
+        let ends_ms = allocation.next_end_ms();
         // One that ends later than it will be looked at is asked again then.
         if allocation.deadline_ms.is_none_or(|due_ms| ends_ms < due_ms) {
             allocation.deadline_ms = Some(ends_ms);
@@ -601,30 +630,20 @@ impl Relay {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.heard_s = now.second();
-        let strict = self.settings.strict_channels;
-        let refused = if !allocation.is_live(now) {
-            DropReason::Expired
-        } else if strict && !allocation.channel_is_permitted(now, number) {
-            DropReason::NoPermission
-        } else {
-            match allocation.channel(number) {
-                Some(channel) if !channel.is_live(now) => DropReason::Expired,
-                Some(channel) => {
-                    if channel.is_allowed(rules) {
-                        if !stun::looks_like_stun(payload) {
-                            channel.flow.saw(now, Direction::ToPeer);
-                        }
-                        let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                        return self.forward_to_peer(now, via, peer, relay, payload);
-                    }
-                    DropReason::PeerDenied
+        match allocation.live_channel(now, number, rules) {
+            Ok(channel) => {
+                if !stun::looks_like_stun(payload) {
+                    channel.flow.saw(now, Direction::ToPeer);
                 }
-                None => DropReason::NoChannel,
+                let (peer, relay) = (channel.flow.peer, channel.flow.relay);
+                self.forward_to_peer(now, via, peer, relay, payload, false)
             }
-        };
-        allocation.carried.from_client.add(payload.len());
-        allocation.carried.to_peers_dropped.add(payload.len());
-        self.refuse(refused)
+            Err(reason) => {
+                allocation.carried.from_client.add(payload.len());
+                allocation.carried.to_peers_dropped.add(payload.len());
+                self.refuse(reason)
+            }
+        }
     }
 
     /// A Send indication (RFC 8656 §11.2): no reply, whatever is wrong with it.
@@ -641,6 +660,7 @@ impl Relay {
         };
         let rules = Rules::of(&self.settings, self.generation);
         let peer = rules.policy.canonical(peer);
+        let dont_fragment = wants_df(message, from, peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
@@ -650,7 +670,7 @@ impl Relay {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
                 }
-                self.forward_to_peer(now, via, peer, relay, payload)
+                self.forward_to_peer(now, via, peer, relay, payload, dont_fragment)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -668,6 +688,7 @@ impl Relay {
         peer: SocketAddr,
         relay: Option<RelayAddr>,
         payload: &'b [u8],
+        dont_fragment: bool,
     ) -> Verdict<'b> {
         let Some(allocation) = self.table.by_id(via) else {
             return self.refuse(DropReason::NoAllocation);
@@ -677,13 +698,14 @@ impl Relay {
             allocation.carried.to_peers_dropped.add(payload.len());
             return self.refuse(DropReason::Shaped);
         }
-        if let Some((to, from)) = relay.zip(allocation.relayed) {
+        let family = Family::of(&peer.ip());
+        if let Some((to, from)) = relay.zip(allocation.relayed_of(family)) {
             allocation.carried.to_relay.add(payload.len());
             return Verdict::Hairpin { via, from, to, payload };
         }
         allocation.carried.to_peers.add(payload.len());
-        self.counters.traffic.peer.tx[Family::of(&peer.ip()).index()].add(payload.len());
-        Verdict::ToPeer { via, to: PeerAddr(peer), payload }
+        self.counters.traffic.peer.tx[family.index()].add(payload.len());
+        Verdict::ToPeer { via, to: PeerAddr(peer), payload, dont_fragment }
     }
 
     /// Decides a payload from a peer, which is another allocation of ours if `relay` is given.
@@ -722,7 +744,7 @@ impl Relay {
     }
 
     /// A transaction id for a Data indication, where nobody answers: unique is enough.
-    fn indication_id(&mut self) -> stun::TransactionId {
+    pub(crate) fn indication_id(&mut self) -> stun::TransactionId {
         self.drawn = self.drawn.wrapping_add(1);
         let mut id = [0; 12];
         let bytes = self.seed.iter().skip(8).take(4).copied().chain(self.drawn.to_be_bytes());
@@ -741,6 +763,12 @@ impl Allocation {
     }
 }
 
+/// Whether DF is to be set: asked for, and neither leg is IPv6 (RFC 8656 §13, §14, §15).
+fn wants_df(message: &Message<'_>, from: ClientAddr, peer: SocketAddr) -> bool {
+    let translates = from.transport == Transport::Udp && from.remote.is_ipv6();
+    peer.is_ipv4() && !translates && message.attribute(attr::DONT_FRAGMENT).is_some()
+}
+
 /// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
 fn may_send(
     rules: Rules<'_>,
@@ -751,11 +779,15 @@ fn may_send(
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
+    let family = Family::of(&peer.ip());
     let reach = allocation.permission(now, peer.ip(), rules)?;
+    if !allocation.serves(now, family) {
+        return Err(DropReason::Expired);
+    }
     if reach == Reach::AnyPort && peer.port() != 0 {
         return Ok(None);
     }
-    rules.way(peer, allocation.relayed)
+    rules.way(peer, allocation.relayed_of(family))
 }
 
 /// How a payload from `peer` reaches the client: its channel, or a Data indication.
@@ -768,7 +800,7 @@ fn framing(
     payload: &[u8],
     id: stun::TransactionId,
 ) -> Result<(Head, u8), DropReason> {
-    if !allocation.is_live(now) {
+    if !allocation.is_live(now) || !allocation.serves(now, Family::of(&peer.ip())) {
         return Err(DropReason::Expired);
     }
     let is_media = !stun::looks_like_stun(payload);

@@ -58,8 +58,10 @@ pub enum PortWish {
 /// Allocate, checked as far as it goes without state (RFC 8656 §7.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Allocate {
-    /// Family of the relayed address.
+    /// Family of the relayed address; of the first, if there are to be two.
     pub family: Family,
+    /// Whether an address of the other family is wanted too.
+    pub additional: bool,
     /// Granted lifetime in seconds.
     pub lifetime_s: u32,
     /// What EVEN-PORT asked for: whether to reserve the next port too.
@@ -83,7 +85,6 @@ impl Allocate {
         if token.is_some() && (even_port.is_some() || family.is_some()) {
             return Err(BAD_REQUEST);
         }
-        // A second address is not offered, but asking for one has rules all the same.
         let additional =
             optional(message, attr::ADDITIONAL_ADDRESS_FAMILY, attr::requested_family)?;
         let has_rival = token.is_some() || family.is_some() || even_port == Some(true);
@@ -92,7 +93,7 @@ impl Allocate {
         }
         let family = family.unwrap_or(Some(Family::V4)).ok_or(FAMILY_NOT_SUPPORTED)?;
         let lifetime_s = granted(optional(message, attr::LIFETIME, attr::lifetime)?);
-        Ok(Self { family, lifetime_s, even_port, token })
+        Ok(Self { family, additional: additional.is_some(), lifetime_s, even_port, token })
     }
 }
 
@@ -101,18 +102,18 @@ impl Allocate {
 pub struct Refresh {
     /// Granted lifetime in seconds; 0 closes the allocation.
     pub lifetime_s: u32,
+    /// Of the relayed address that is meant; all of them without it.
+    pub family: Option<Family>,
 }
 
 impl Refresh {
     /// # Errors
-    /// 400, or 443 if the allocation is of another family: the client's fault.
-    pub fn parse(message: &Message<'_>, allocated: Family) -> Result<Self, Invalid> {
+    /// 400, or 443 if no allocation can be of that family: the client's fault.
+    pub fn parse(message: &Message<'_>) -> Result<Self, Invalid> {
         let family = optional(message, attr::REQUESTED_ADDRESS_FAMILY, attr::requested_family)?;
-        if family.is_some_and(|family| family != Some(allocated)) {
-            return Err(FAMILY_MISMATCH);
-        }
+        let family = family.map(|family| family.ok_or(FAMILY_MISMATCH)).transpose()?;
         let asked = optional(message, attr::LIFETIME, attr::lifetime)?;
-        Ok(Self { lifetime_s: if asked == Some(0) { 0 } else { granted(asked) } })
+        Ok(Self { lifetime_s: if asked == Some(0) { 0 } else { granted(asked) }, family })
     }
 }
 
@@ -146,7 +147,7 @@ pub fn channel_bind(
 /// # Errors
 /// 420 with the list: the client's fault.
 pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
-    const UNDERSTOOD: [u16; 15] = [
+    const UNDERSTOOD: [u16; 16] = [
         attr::USERNAME,
         attr::MESSAGE_INTEGRITY,
         attr::ERROR_CODE,
@@ -162,6 +163,7 @@ pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
         attr::EVEN_PORT,
         attr::REQUESTED_TRANSPORT,
         attr::RESERVATION_TOKEN,
+        attr::DONT_FRAGMENT,
     ];
     let strange = |kind: &u16| attr::must_be_understood(*kind) && !UNDERSTOOD.contains(kind);
     let unknown: Vec<u16> = message.attributes().map(|(kind, _)| kind).filter(strange).collect();

@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
+use crate::address::Family;
 use crate::attribute as attr;
 use crate::credential::LongTermKey;
 
@@ -329,6 +330,15 @@ impl<'b> Writer<'b> {
     pub fn error_code(self, code: u16) -> Self {
         let number = |part: u16| u8::try_from(part).expect("STUN codes are 300 to 699");
         self.attribute(attr::ERROR_CODE, &[0, 0, number(code / 100), number(code % 100)])
+    }
+
+    /// Adds ADDRESS-ERROR-CODE without a reason phrase (RFC 8656 §18.12).
+    #[must_use]
+    pub fn address_error_code(self, family: Family, code: u16) -> Self {
+        let number = |part: u16| u8::try_from(part).expect("STUN codes are 300 to 699");
+        let family = if family == Family::V4 { FAMILY_V4 } else { FAMILY_V6 };
+        let value = [family, 0, number(code / 100), number(code % 100)];
+        self.attribute(attr::ADDRESS_ERROR_CODE, &value)
     }
 
     /// Adds MESSAGE-INTEGRITY over everything before it (RFC 8489 §14.5).

@@ -8,8 +8,10 @@ mod relay {
     mod channel;
     mod counters;
     mod data;
+    mod dual;
     mod framing;
     mod hairpin;
+    mod header;
     mod limits;
     mod model;
     mod operator;

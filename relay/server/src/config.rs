@@ -160,6 +160,12 @@ pub const FLAGS: &[Flag] = &[
         Some("600"),
         "How long a draining relay waits for its last allocation",
     ),
+    Flag::new(
+        "preserve-dscp",
+        Kind::Switch,
+        None,
+        "Copy the DSCP of IP headers, which marks urgent packets, to peers and clients",
+    ),
     Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
     Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
     Flag::new(
@@ -255,6 +261,8 @@ pub struct Config {
     pub expiry_mode: ExpiryMode,
     /// Accept the channel numbers of RFC 5766.
     pub rfc5766_channels: bool,
+    /// Copy the DSCP towards peers and clients.
+    pub preserve_dscp: bool,
     /// Channels need a live permission and stay their pair's for five minutes.
     pub strict_channels: bool,
     /// Most payload of one allocation, each way for itself.
@@ -353,6 +361,7 @@ impl Config {
             session_s_max: session_s_max(settings)?,
             expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
+            preserve_dscp: settings.switch("preserve-dscp")?,
             strict_channels: settings.switch("strict-channels")?,
             allocation_rate_max: Rate::from_bps(settings.required("max-bps-per-allocation")?),
             rate_max: Rate::from_bps(settings.required("max-bps")?),

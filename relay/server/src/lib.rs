@@ -25,6 +25,7 @@ mod worker;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -73,13 +74,14 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
     let wakers: io::Result<Vec<_>> = (0..=config.workers).map(|_| Waker::new()).collect();
-    let shared = Arc::new(Shared::new(
+    let shared = Shared::new(
         wakers.map_err(failed)?,
         config.relay_ips.clone(),
         config.ports,
         config.limits,
         Caps::new(config.rate_max, config.credential_bytes_max),
-    ));
+    );
+    let shared = Arc::new(shared.preserving_dscp(config.preserve_dscp));
     let control = Arc::new(Control::new(shared.clone(), config.clone(), listening.clone()));
     let settings = control.relay_settings();
     let nonce_key = random();
@@ -220,6 +222,10 @@ fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
         match bind_both(address, config.workers, stun_only) {
             Ok((bound, sockets, stream)) => {
                 for (worker, socket) in datagrams.iter_mut().zip(sockets) {
+                    if config.preserve_dscp {
+                        socket::report_class(socket.as_fd(), bound.is_ipv4())
+                            .map_err(|error| SettingError::new("preserve-dscp", error))?;
+                    }
                     worker.push(Listener { socket, stun_only });
                 }
                 if let Some(stream) = stream {

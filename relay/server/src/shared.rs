@@ -1,6 +1,7 @@
 //! What workers share: control-path tables behind locks, and who owns which port.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub clock: Clock,
     /// One for each worker.
     pub mailboxes: Vec<Mailbox>,
+    /// Sockets report the DSCP of what they receive, and it is passed on.
+    preserves_dscp: bool,
     /// What may be carried.
     pub caps: Caps,
     relay_ips: Vec<RelayIp>,
@@ -66,6 +69,14 @@ pub struct OpenPort {
     pub socket: UdpSocket,
     /// Its address in the form that clients are told.
     pub relayed: RelayAddr,
+}
+
+impl OpenPort {
+    /// Its family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(&self.relayed.0.ip())
+    }
 }
 
 /// How workers and everybody else talk to one worker.
@@ -100,6 +111,7 @@ impl Shared {
         Self {
             clock: Clock::start(),
             mailboxes: wakers.into_iter().map(Mailbox::new).collect(),
+            preserves_dscp: false,
             caps,
             relay_ips,
             first_port: ports.0,
@@ -110,6 +122,12 @@ impl Shared {
                 reservations: Vec::new(),
             }),
         }
+    }
+
+    /// The same tables for a server that passes the DSCP on, or does not.
+    #[must_use]
+    pub fn preserving_dscp(self, preserves_dscp: bool) -> Self {
+        Self { preserves_dscp, ..self }
     }
 
     /// Opens a relayed port for `holder`, charged to its quotas, and makes `worker` its owner.
@@ -123,33 +141,68 @@ impl Shared {
         wish: PortWish,
         holder: &Holder,
     ) -> Result<OpenPort, PortFailure> {
-        let ip = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family);
-        let ip = *ip.ok_or(PortFailure::Family)?;
+        let ip = self.relay_ip(family)?;
         self.control().quotas.charge(holder)?;
-        let user = &*holder.user;
+        let opened = self.open_charged(worker, ip, wish, holder);
+        if opened.is_err() {
+            self.control().quotas.discharge(holder);
+        }
+        opened
+    }
+
+    /// Opens a port of the other family for an allocation that has one, and was charged for it.
+    ///
+    /// # Errors
+    /// No port is to be had.
+    pub fn open_second_port(
+        &self,
+        worker: usize,
+        family: Family,
+        wish: PortWish,
+        holder: &Holder,
+    ) -> Result<OpenPort, PortFailure> {
+        self.open_charged(worker, self.relay_ip(family)?, wish, holder)
+    }
+
+    fn relay_ip(&self, family: Family) -> Result<RelayIp, PortFailure> {
+        let ip = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family);
+        ip.copied().ok_or(PortFailure::Family)
+    }
+
+    fn open_charged(
+        &self,
+        worker: usize,
+        ip: RelayIp,
+        wish: PortWish,
+        holder: &Holder,
+    ) -> Result<OpenPort, PortFailure> {
+        let (family, user) = (Family::of(&ip.local), &*holder.user);
         let opened = match wish {
             PortWish::Any => self.bind(ip, |pools| pools.of(family).take()),
             PortWish::Even => self.bind(ip, |pools| pools.of(family).take_even()),
             PortWish::EvenAndNext(token) => self.bind_pair(ip, token, user),
             PortWish::Reserved(token) => self.redeem(token, user),
         };
-        match opened {
-            Some(port) => {
-                self.set_owner(port.relayed, u8::try_from(worker + 1).unwrap_or(0));
-                Ok(port)
-            }
-            None => {
-                self.control().quotas.discharge(holder);
-                Err(PortFailure::Capacity)
-            }
+        let port = opened.ok_or(PortFailure::Capacity)?;
+        if self.preserves_dscp
+            && let Err(error) = socket::report_class(port.socket.as_fd(), family == Family::V4)
+        {
+            tracing::warn!(%error, "a relayed port does not report the DSCP");
         }
+        self.set_owner(port.relayed, u8::try_from(worker + 1).unwrap_or(0));
+        Ok(port)
     }
 
-    /// Closes an allocation's port and gives its quota back.
+    /// Closes an allocation's last port and gives its quota back.
     pub fn close_port(&self, port: OpenPort, holder: &Holder) {
+        self.close_one_port(port);
+        self.control().quotas.discharge(holder);
+    }
+
+    /// Closes one of an allocation's two ports.
+    pub fn close_one_port(&self, port: OpenPort) {
         self.set_owner(port.relayed, 0);
         self.give_back(port);
-        self.control().quotas.discharge(holder);
     }
 
     /// The worker that owns a relayed address, if it is open.

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_proto::relay::{More, Relay};
-use relay_proto::{AllocationId, ClientAddr, DropReason, Now, Transport};
+use relay_proto::{ClientAddr, DropReason, Now, Transport};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -183,9 +183,9 @@ fn serve_ports(edge: &mut Edge<Streams>, now: Now) -> bool {
     for at in 0..count {
         match edge.epoll.token(at) {
             WAKER_TOKEN => edge.mailbox().waker.reset(),
-            token => {
+            _ => {
                 edge.make_room();
-                edge.serve_port(now, AllocationId::from_token(token));
+                edge.serve_port(now, at);
             }
         }
     }

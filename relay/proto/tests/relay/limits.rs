@@ -125,10 +125,12 @@ fn strict_quarantine_takes_no_place_of_a_live_channel() {
 #[test]
 fn silent_allocation_gives_way_to_its_user_when_the_quota_is_full() {
     let mut world = World::new();
-    let ghosts = [1, 2].map(|port| world.client(port, "ana"));
-    let ids = [0, 1].map(|at: usize| world.allocate(&ghosts[at]).id);
+    // Silent for longer than anybody, but another's.
     let other = world.client(3, "ben");
     world.allocate(&other);
+    world.pass_ms(1_000);
+    let ghosts = [1, 2].map(|port| world.client(port, "ana"));
+    let ids = [0, 1].map(|at: usize| world.allocate(&ghosts[at]).id);
     world.pass_ms(1_000);
     assert_eq!(world.refresh(&ghosts[0], 600).code(), 0, "heard of later than its twin");
     world.pass_ms(u64::from(SILENCE_S) * 1_000);

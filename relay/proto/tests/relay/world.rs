@@ -30,6 +30,8 @@ pub const START: Now = Now { mono_ms: 5_001_234, unix_s: 1_800_000_000 };
 pub enum Ports {
     Open,
     Fail(PortFailure),
+    /// One family cannot be had.
+    FailOf(Family, PortFailure),
     /// The next one fails, those after it open.
     FailOnce(PortFailure),
     /// The answer is given later, by the test.
@@ -44,6 +46,7 @@ pub struct Opened {
     pub wish: PortWish,
     pub user: String,
     pub client: ClientAddr,
+    pub is_second: bool,
     pub relayed: Option<RelayAddr>,
 }
 
@@ -328,12 +331,13 @@ impl World {
                     replies.push(Reply { to, bytes: bytes.to_vec() });
                     continue;
                 }
-                Some(Effect::ClosePort { id }) => {
+                Some(Effect::ClosePort { id, .. }) => {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client, .. }) => {
-                    Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
+                Some(Effect::OpenPort { id, family, wish, user, client, is_second, .. }) => {
+                    let (user, relayed) = (user.to_owned(), None);
+                    Opened { id, family, wish, user, client, is_second, relayed }
                 }
             };
             self.open(asked);
@@ -345,11 +349,12 @@ impl World {
         let found = match self.ports {
             Ports::Wait => None,
             Ports::Fail(why) => Some(Err(why)),
+            Ports::FailOf(family, why) if family == asked.family => Some(Err(why)),
             Ports::FailOnce(why) => {
                 self.ports = Ports::Open;
                 Some(Err(why))
             }
-            Ports::Open => Some(self.find_port(asked.wish)),
+            Ports::Open | Ports::FailOf(..) => Some(self.find_port(asked.wish)),
         };
         match found {
             Some(Ok(port)) => {

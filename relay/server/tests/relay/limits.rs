@@ -149,6 +149,22 @@ fn twenty_ports_serve_twenty_clients_again_and_again() {
     assert_eq!(metric(&relay, "relay_ports_free"), 20);
 }
 
+/// REF-05, REF-06: once the answer is there, the port is nobody's.
+#[test]
+fn relayed_socket_is_closed_before_its_release_is_confirmed() {
+    let state = state();
+    let relay = relay(&state, &[]);
+    for over in [TurnClient::over_udp, TurnClient::over_tcp] {
+        let mut client = over(relay.turn);
+        let relayed = client.allocate();
+        assert!(UdpSocket::bind(relayed).is_err());
+        let request = client.request(Method::Refresh, |w| w.attribute(attr::LIFETIME, &[0; 4]));
+        client.send(&request);
+        assert!(is_success(&client.next().expect("answered")));
+        UdpSocket::bind(relayed).expect("free again");
+    }
+}
+
 fn user(at: usize) -> String {
     format!("maths.{at}")
 }
