@@ -271,3 +271,16 @@ impl Config {
         kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FLAGS;
+
+    #[test]
+    fn what_a_reload_applies_are_settings() {
+        for key in RELOADED {
+            assert!(FLAGS.iter().any(|flag| flag.name == *key), "{key}");
+        }
+    }
+}
