@@ -6,10 +6,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr, Transport};
+use crate::algorithm::{PASSWORD_ALGORITHMS, Seal};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
-use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
-use crate::credential::LongTermKey;
+use crate::auth::{
+    AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, offers_algorithms,
+    user_of,
+};
 use crate::dual::Second;
 use crate::limit::Kind;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
@@ -99,7 +102,7 @@ impl Relay {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         Writer::new(&mut bytes, Method::Allocate, Class::Error, allocation.transaction_id)
             .error_code(code)
-            .integrity(&allocation.owner.key)
+            .seal(&allocation.owner.seal)
             .finish();
         self.reply(to, bytes);
     }
@@ -116,9 +119,10 @@ impl Relay {
             return self.refuse(DropReason::Malformed);
         }
         let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
-        let owner = allocation.map(|(_, allocation)| allocation.owner.clone());
+        let owner = allocation.map(|(_, allocation)| &allocation.owner);
+        let owner = owner.or_else(|| self.farewells.owner(now, from, message.transaction_id()));
         let credentials = &self.settings.credentials;
-        match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
+        match authenticate(credentials, &mut self.nonces, owner, now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
                 if self.revocations.cover(now, user_of(&proven.username)) {
@@ -130,9 +134,9 @@ impl Relay {
                     let refusal = Refusal::failed(AuthFailure::Expired);
                     return self.challenge(now, from, method, message, refusal);
                 }
-                let key = proven.key;
+                let seal = proven.seal;
                 if let Err(invalid) = self.perform(now, from, method, proven) {
-                    self.fail(from, method, message, invalid, Some(&key));
+                    self.fail(from, method, message, invalid, Some(&seal));
                 }
                 Verdict::Control
             }
@@ -146,10 +150,9 @@ impl Relay {
         method: Method,
         proven: &Authenticated<Message<'_>>,
     ) -> bool {
-        let gives_back = proven.request.attribute(attr::LIFETIME) == Some(&[0; 4]);
         self.settings.expiry_mode == ExpiryMode::Refresh
             && method == Method::Refresh
-            && !gives_back
+            && !gives_back(&proven.request)
             && self.settings.credentials.has_expired(now, &proven.username)
     }
 
@@ -161,6 +164,10 @@ impl Relay {
         proven: Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
+        if method == Method::Refresh && self.has_given_back(now, from, &proven) {
+            self.answer_refresh(from, &proven, 0);
+            return Ok(());
+        }
         if let Some((id, it)) = self.table.by_client(from)
             && it.next_end_ms() <= now.mono_ms
         {
@@ -206,7 +213,7 @@ impl Relay {
             (None, None, None) => PortWish::Any,
         };
         let username = proven.username.to_string();
-        let owner = Owner { username: proven.username, key: proven.key };
+        let owner = Owner { username: proven.username, seal: proven.seal };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
@@ -259,7 +266,7 @@ impl Relay {
             Second::Refused(family, why) => reply.address_error_code(*family, why.code()),
             _ => reply,
         };
-        reply.integrity(&allocation.owner.key).finish();
+        reply.seal(&allocation.owner.seal).finish();
         let to = allocation.client;
         self.count_request(Method::Allocate, 0);
         self.reply(to, bytes);
@@ -294,10 +301,37 @@ impl Relay {
                 granted_s
             }
         };
-        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
+        // Nothing comes twice over a stream.
+        if asked.lifetime_s == 0 && to.transport == Transport::Udp {
+            let owner = Owner { username: proven.username.clone(), seal: proven.seal };
+            self.farewells.remember(now, to, proven.request.transaction_id(), owner);
+        }
+        self.answer_refresh(to, proven, granted_s);
+        Ok(())
+    }
+
+    /// Whether this is a copy of the request that gave the client's last allocation back, or an
+    /// address of it. It must not end the next one, and its answer is that of the first
+    /// (RFC 8656 §8.2 would allow 437).
+    fn has_given_back(
+        &self,
+        now: Now,
+        from: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+    ) -> bool {
+        let owner = self.farewells.owner(now, from, proven.request.transaction_id());
+        gives_back(&proven.request) && owner.is_some_and(|it| it.username == proven.username)
+    }
+
+    fn answer_refresh(
+        &mut self,
+        to: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+        granted_s: u32,
+    ) {
+        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.seal), |reply| {
             reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
         });
-        Ok(())
     }
 
     /// CreatePermission (RFC 8656 §10.2): all of its peers or none.
@@ -322,7 +356,7 @@ impl Relay {
         allocation.permit(now, &peers, rules, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
-        self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, method, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -350,7 +384,7 @@ impl Relay {
         };
         allocation.bind(now, number, Flow::new(peer, relay), rules, limits)?;
         let to = allocation.client;
-        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -359,14 +393,14 @@ impl Relay {
         to: ClientAddr,
         method: Method,
         request: &Message<'_>,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
         fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
     ) {
         self.count_request(method, 0);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let id = request.transaction_id();
         let reply = fill(Writer::new(&mut bytes, method, Class::Success, id));
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -376,7 +410,7 @@ impl Relay {
         method: Method,
         request: &Message<'_>,
         invalid: Invalid,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
     ) {
         let code = match invalid {
             Invalid::Code(code) => code,
@@ -395,7 +429,7 @@ impl Relay {
             }
             Invalid::TryAlternate(server) => reply.address(attr::ALTERNATE_SERVER, server),
         };
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -419,10 +453,17 @@ impl Relay {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(refusal.code);
+        let credentials = &self.settings.credentials;
         let reply = if matches!(refusal.code, 401 | 438) {
+            let nonce = self.nonces.make(now, to, credentials.allows_anonymity());
             reply
-                .attribute(attr::REALM, self.settings.credentials.realm.as_bytes())
-                .attribute(attr::NONCE, &self.nonces.make(now, to))
+                .attribute(attr::REALM, credentials.realm().as_bytes())
+                .attribute(attr::NONCE, nonce.as_bytes())
+        } else {
+            reply
+        };
+        let reply = if matches!(refusal.code, 401 | 438) && offers_algorithms(to.transport) {
+            reply.attribute(attr::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
         } else {
             reply
         };
@@ -464,9 +505,14 @@ impl Relay {
     }
 }
 
-fn sign<'b>(reply: Writer<'b>, key: Option<&LongTermKey>) -> Writer<'b> {
-    match key {
-        Some(key) => reply.integrity(key),
+/// Whether a Refresh ends its allocation.
+fn gives_back(request: &Message<'_>) -> bool {
+    request.attribute(attr::LIFETIME) == Some(&[0; 4])
+}
+
+fn sign<'b>(reply: Writer<'b>, seal: Option<&Seal>) -> Writer<'b> {
+    match seal {
+        Some(seal) => reply.seal(seal),
         None => reply,
     }
 }

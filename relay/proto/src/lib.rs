@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod algorithm;
 pub mod allocation;
 pub mod attribute;
 pub mod auth;
@@ -16,9 +17,11 @@ pub mod channel_data;
 mod control;
 pub mod credential;
 mod dual;
+mod farewell;
 pub mod framing;
 pub mod icmp;
 pub mod limit;
+pub mod nonce;
 pub mod operator;
 pub mod policy;
 pub mod relay;

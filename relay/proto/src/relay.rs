@@ -10,9 +10,11 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces, user_of};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
+use crate::farewell::Farewells;
 use crate::limit::Limit;
+use crate::nonce::Nonces;
 use crate::operator::Alternates;
 use crate::policy::PeerPolicy;
 use crate::replace::Searches;
@@ -303,6 +305,7 @@ pub struct Relay {
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
+    pub(crate) farewells: Farewells,
     /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
@@ -352,6 +355,7 @@ impl Relay {
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
+            farewells: Farewells::new(seed),
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
@@ -528,6 +532,7 @@ impl Relay {
     /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
     /// again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
+        self.farewells.forget(now);
         for _ in 0..TICK_EXPIRIES_MAX {
             match self.deadlines.peek() {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}

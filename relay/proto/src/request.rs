@@ -147,7 +147,7 @@ pub fn channel_bind(
 /// # Errors
 /// 420 with the list: the client's fault.
 pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
-    const UNDERSTOOD: [u16; 16] = [
+    const UNDERSTOOD: [u16; 19] = [
         attr::USERNAME,
         attr::MESSAGE_INTEGRITY,
         attr::ERROR_CODE,
@@ -162,6 +162,9 @@ pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
         attr::REQUESTED_ADDRESS_FAMILY,
         attr::EVEN_PORT,
         attr::REQUESTED_TRANSPORT,
+        attr::MESSAGE_INTEGRITY_SHA256,
+        attr::PASSWORD_ALGORITHM,
+        attr::USERHASH,
         attr::RESERVATION_TOKEN,
         attr::DONT_FRAGMENT,
     ];

@@ -2,6 +2,7 @@
 //! rows of the conformance table stand beside the tests that hold them.
 
 mod relay {
+    mod algorithms;
     mod allocate;
     mod auth;
     mod budget;
@@ -16,6 +17,7 @@ mod relay {
     mod model;
     mod operator;
     mod oracle;
+    mod oracle_sha256;
     mod permission;
     mod properties;
     mod refresh;

@@ -296,11 +296,11 @@ fn relay_settings(config: &Config, listening: &[SocketAddr], own_ips: Vec<IpAddr
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
     Settings {
-        credentials: Credentials {
-            realm: config.realm.clone(),
-            secrets: config.secrets.clone(),
-            users: config.users.clone(),
-        },
+        credentials: Credentials::new(
+            config.realm.clone(),
+            config.secrets.clone(),
+            config.users.clone(),
+        ),
         policy: PeerPolicy {
             relay_ips: config.relay_ips.clone(),
             relay_ports: first..=last,

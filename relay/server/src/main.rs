@@ -51,7 +51,7 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
         print!("{}", settings.describe(FLAGS));
         return Ok(());
     }
-    let signals = Signals::listen()?;
+    let signals = Signals::catch();
     let relay = start(config)?;
     for address in relay.listening() {
         tracing::info!(%address, "STUN and TURN over UDP and TCP");
@@ -59,7 +59,7 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     if let Some(address) = relay.admin() {
         tracing::info!(%address, "metrics and health");
     }
-    signals.obey(&relay);
+    signals.serve(&relay);
     relay.stop();
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! Signals of a stand-alone relay: HUP reloads, TERM drains, INT ends.
 
-use std::io;
-
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Handle;
-use crate::settings::SettingError;
 
-/// The signals that a relay obeys. From when this exists none of them ends the process by itself.
+/// The signals that a relay obeys, caught from the moment this exists: one that comes before the
+/// relay runs is obeyed as soon as it does.
 pub struct Signals {
     runtime: Runtime,
     hangup: Signal,
@@ -17,43 +15,38 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen; call before anybody can know that the relay runs.
-    ///
-    /// # Errors
-    /// Descriptors have run out.
-    pub fn listen() -> Result<Self, SettingError> {
-        let listen = || -> io::Result<Self> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let [hangup, terminate, interrupt] = {
-                let _inside = runtime.enter();
-                [
-                    signal(SignalKind::hangup())?,
-                    signal(SignalKind::terminate())?,
-                    signal(SignalKind::interrupt())?,
-                ]
-            };
-            Ok(Self { runtime, hangup, terminate, interrupt })
-        };
-        listen().map_err(|error| SettingError::new("signals", error))
+    /// Catches them; until now each of them would have ended the process.
+    #[must_use]
+    pub fn catch() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime needs one descriptor");
+        let entered = runtime.enter();
+        let on = |kind, name| signal(kind).unwrap_or_else(|_| panic!("{name} can be handled"));
+        let hangup = on(SignalKind::hangup(), "HUP");
+        let terminate = on(SignalKind::terminate(), "TERM");
+        let interrupt = on(SignalKind::interrupt(), "INT");
+        drop(entered);
+        Self { runtime, hangup, terminate, interrupt }
     }
 
-    /// Obeys until the process is told to end: at once by INT or a second TERM, and when the relay
+    /// Serves until the process is told to end: at once by INT or a second TERM, and when the relay
     /// has drained after the first TERM or an order of the admin address. HUP reloads.
-    pub fn obey(mut self, relay: &Handle) {
-        self.runtime.block_on(async {
+    pub fn serve(self, relay: &Handle) {
+        let Self { runtime, mut hangup, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
             let mut is_told = false;
             loop {
                 tokio::select! {
-                    // What went wrong is in the log, where whoever sends a signal looks.
-                    _ = self.hangup.recv() => drop(relay.reload()),
-                    _ = self.terminate.recv() => {
+                    // What went wrong is in the log, which is where whoever sends a signal looks.
+                    _ = hangup.recv() => drop(relay.reload()),
+                    _ = terminate.recv() => {
                         if is_told {
                             return;
                         }
                         is_told = true;
                         relay.drain();
                     }
-                    _ = self.interrupt.recv() => return,
+                    _ = interrupt.recv() => return,
                     () = relay.drained() => return,
                 }
             }

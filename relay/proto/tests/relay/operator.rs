@@ -1,6 +1,8 @@
 //! What the operator changes while calls go on: settings, kicks, draining.
 
-use relay_proto::auth::AuthFailure;
+use std::collections::BTreeMap;
+
+use relay_proto::auth::{AuthFailure, Credentials};
 use relay_proto::credential;
 use relay_proto::policy::Cidr;
 use relay_proto::relay::Closed;
@@ -96,8 +98,8 @@ fn removed_secret_or_user_ends_new_allocations_only() {
         world.allocate(client);
     }
     world.relay.configure(changed(|it| {
-        it.credentials.secrets.pop();
-        it.credentials.users.clear();
+        let secrets = it.credentials.secrets[..1].to_vec();
+        it.credentials = Credentials::new(REALM.to_owned(), secrets, BTreeMap::new());
     }));
     for client in [&rest, &fixed] {
         assert_eq!(world.refresh(client, 600).code(), 0);

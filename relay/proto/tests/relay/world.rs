@@ -81,11 +81,11 @@ pub fn settings() -> Settings {
     let network = |text: &str| text.parse().expect("network");
     let relay_ip = |local, external| RelayIp { local: ip(local), external: ip(external) };
     Settings {
-        credentials: Credentials {
-            realm: REALM.to_owned(),
-            secrets: vec![b"the secret of tomorrow".to_vec(), SECRET.to_vec()],
-            users: [(STATIC_USER.0.to_owned(), STATIC_USER.1.to_owned())].into(),
-        },
+        credentials: Credentials::new(
+            REALM.to_owned(),
+            vec![b"the secret of tomorrow".to_vec(), SECRET.to_vec()],
+            [(STATIC_USER.0.to_owned(), STATIC_USER.1.to_owned())].into(),
+        ),
         policy: PeerPolicy {
             relay_ips: vec![relay_ip(LOCAL_IP, EXTERNAL_IP), relay_ip(RELAY_IP_V6, RELAY_IP_V6)],
             relay_ports: 49152..=65535,

@@ -1,7 +1,7 @@
 //! What the operator orders while calls go on: reload, kick, drain, signals.
 
 use std::fs;
-use std::io::{BufRead as _, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -80,10 +80,9 @@ impl School {
     }
 
     /// The next line of the log that has this text.
-    fn logged(&mut self, text: &str) -> String {
+    fn logged(&self, text: &str) -> String {
         loop {
-            let mut line = String::new();
-            assert_ne!(self.relay.log.read_line(&mut line).expect("log"), 0, "no {text:?}");
+            let line = self.relay.log.recv_timeout(PATIENCE).expect(text);
             if line.contains(text) {
                 return line;
             }
@@ -165,7 +164,7 @@ fn secret_is_rotated_without_a_restart_and_calls_go_on() {
 /// F18.
 #[test]
 fn secret_file_that_cannot_be_used_keeps_the_old_secrets_and_says_so_once() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     write(&school.file("secret"), "short\n");
     school.await_reloads("failure", 1);
     let line = school.logged("not reloaded");
@@ -183,7 +182,7 @@ fn secret_file_that_cannot_be_used_keeps_the_old_secrets_and_says_so_once() {
 /// F18.
 #[test]
 fn typo_in_the_file_rejects_the_whole_reload() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     let socket = peer();
     let mut client = school.client(OLD, "maths.ana");
     client.allocate();
@@ -206,7 +205,7 @@ fn typo_in_the_file_rejects_the_whole_reload() {
 /// PRM-10.
 #[test]
 fn reload_narrows_the_policy_of_a_running_call_and_names_what_needs_a_restart() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     let socket = peer();
     let mut client = school.client(OLD, "maths.ana");
     let relayed = client.allocate();
