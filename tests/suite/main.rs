@@ -7,6 +7,8 @@ mod addresses;
 mod browser;
 mod call;
 mod class;
+mod family;
+mod header;
 mod laboratory;
 mod nat;
 mod page;

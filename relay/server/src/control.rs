@@ -115,9 +115,10 @@ impl Control {
         result
     }
 
-    /// Follows the secret file and the host's addresses; called twice a second.
+    /// Follows the secret file, the certificate and the host's addresses; called twice a second.
     pub fn look(&self) {
         let state = &mut *self.state();
+        state.config.certificates.iter().for_each(|certificates| certificates.look());
         let own_ips = own_ips();
         // None at all is no news of them: loopback alone is one.
         let has_moved = !own_ips.is_empty() && own_ips != state.own_ips;
@@ -247,6 +248,9 @@ impl Config {
     fn replace_reloadable(&mut self, new: Self) -> Vec<String> {
         let mut kept = self.given.changed_keys(&new.given);
         kept.retain(|key| !RELOADED.contains(&key.as_str()));
+        if let Some((served, read)) = self.certificates.as_ref().zip(new.certificates.as_ref()) {
+            served.take_over(read);
+        }
         *self = Self {
             secrets: new.secrets,
             secret_file: new.secret_file,

@@ -2,8 +2,13 @@
 
 mod relay {
     mod control;
+    mod family;
+    mod header;
     mod limits;
+    mod proxy;
     mod stream;
+    mod tls;
+    mod tls_client;
     mod turn_client;
 }
 
@@ -26,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Running {
     child: Child,
     turn: SocketAddr,
+    tls: Option<SocketAddr>,
     admin: SocketAddr,
     /// What it logs after its addresses, line by line.
     log: Receiver<String>,
@@ -35,7 +41,7 @@ impl Running {
     fn start(state: &Path, more: &[&str]) -> Self {
         let mut child = relay(state, more).stderr(Stdio::piped()).spawn().expect("started");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let (mut turn, mut admin) = (None, None);
+        let (mut turn, mut tls, mut admin) = (None, None, None);
         while turn.is_none() || admin.is_none() {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).expect("log"), 0, "ended early");
@@ -43,6 +49,8 @@ impl Running {
             let address = line.trim().rsplit('=').next().and_then(|text| text.parse().ok());
             if line.contains("STUN and TURN") {
                 turn = address;
+            } else if line.contains("TURN over TLS") {
+                tls = address;
             } else if line.contains("metrics") {
                 admin = address;
             }
@@ -53,7 +61,7 @@ impl Running {
             // Until the program ends, or nobody reads.
             log.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
         });
-        Self { child, turn, admin, log: rest }
+        Self { child, turn, tls, admin, log: rest }
     }
 
     fn get(&self, path: &str, host: &str) -> String {

@@ -187,7 +187,7 @@ fn expired_allocation_makes_room_for_the_next_of_its_client() {
     assert_ne!(old.addr, new.addr);
     assert_eq!(world.closed, [old.id]);
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations, after.allocations_opened), (1, [2, 0]));
+    assert_eq!((after.allocations, after.allocations_opened), (1, [2, 0, 0]));
     assert_eq!(after.allocations_closed[Closed::Expired as usize], 1);
 }
 

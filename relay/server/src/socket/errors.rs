@@ -13,7 +13,7 @@ type Control = [u64; 32];
 /// One error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Reported {
-    /// Who the datagram was for, if the kernel knows.
+    /// Who the datagram was for; the port is 0 if the kernel itself refused it.
     pub peer: Option<SocketAddr>,
     /// What an ICMP message said, or would have: the kernel itself refuses what is too long for
     /// the first link.
