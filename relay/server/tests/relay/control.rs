@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -283,6 +283,29 @@ fn kicked_user_is_cut_off_over_every_transport_and_its_credential_is_dead() {
     let name = "relay_allocations_closed_total{reason=\"kicked\"}";
     assert_eq!(school.metric(name), 2);
     assert_eq!(school.metric("relay_auth_failures_total{reason=\"revoked\"}"), 2);
+    assert_eq!(school.metric("relay_conservation_errors_total"), 0);
+}
+
+/// I-22: what waits for a client that takes nothing is never sent.
+#[test]
+fn kicked_client_that_reads_nothing_is_cut_off_too() {
+    let school = School::start(&["--workers", "1"]);
+    let stream = TcpStream::connect(school.relay.turn).expect("connected");
+    let made = credential::mint(OLD.as_bytes(), "maths.ana", EXPIRES);
+    let mut client = TurnClient::on(stream.try_clone().expect("descriptor"))
+        .with(&made.username, &made.password);
+    let relayed = client.allocate();
+    let socket = peer();
+    client.bind(CHANNEL, socket.local_addr().expect("address"));
+    await_that("a full backlog", || {
+        for _ in 0..256 {
+            socket.send_to(&[7; 1_200], relayed).expect("sent");
+        }
+        (school.dropped("tcp_backlog") > 0).then_some(())
+    });
+    assert_eq!(school.order("DELETE", "/api/v1/users/maths.ana").0, 200);
+    let end = await_that("an end", || stream.take_error().expect("a socket"));
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     assert_eq!(school.metric("relay_conservation_errors_total"), 0);
 }
 
