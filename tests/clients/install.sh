@@ -20,7 +20,7 @@ attempt() {
     return
   fi
   if sh -c "$probe" > /dev/null 2>&1; then how=refused; else how=unreachable; fi
-  reason=$(grep -i -m 1 -E 'error|unable|cannot|no such' "$target/$name.log")
+  reason=$(grep -i -m 1 -E 'error|unable|cannot|no such' "$target/$name.log" | cut -c 1-160)
   echo "$how: ${reason:-see $target/$name.log}" > "$target/$name.missing"
   echo "not installed from $name: $(cat "$target/$name.missing")" >&2
 }

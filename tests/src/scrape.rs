@@ -14,13 +14,25 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The body of `GET path` at `server`, asked from inside `namespace`.
 ///
 /// # Errors
-/// No connection, or another status than 200.
+/// No connection, or a status that is not 200 to 299.
 pub fn get(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<String> {
+    ask(namespace, server, "GET", path)
+}
+
+/// The body of an empty `POST path` at `server`, asked from inside `namespace`.
+///
+/// # Errors
+/// No connection, or a status that is not 200 to 299.
+pub fn post(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<String> {
+    ask(namespace, server, "POST", path)
+}
+
+fn ask(namespace: &Namespace, server: SocketAddr, verb: &str, path: &str) -> Outcome<String> {
     let answer = namespace.within(|| {
         let mut stream = TcpStream::connect_timeout(&server, ANSWER_WAIT)?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         // HTTP/1.0 answers are never chunked and end with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")?;
+        write!(stream, "{verb} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -29,7 +41,7 @@ pub fn get(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<Str
         .split_once("\r\n\r\n")
         .ok_or_else(|| Failure::new(format!("{server}{path}: no HTTP answer: {answer:?}")))?;
     let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
+    if !status.starts_with('2') {
         return Err(Failure::new(format!("{server}{path}: status {status}: {body}")));
     }
     Ok(body.to_owned())

@@ -5,10 +5,13 @@
 
 mod browser;
 mod call;
+mod calls;
 mod certificate;
 mod class;
 mod clients;
+mod conformance;
 mod family;
+mod flood;
 mod header;
 mod laboratory;
 mod nat;
