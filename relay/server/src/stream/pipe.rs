@@ -1,6 +1,7 @@
 //! A client's stream of bytes, in the clear or inside TLS, without ever waiting.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
+use std::time::Duration;
 
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
@@ -110,6 +111,12 @@ impl Pipe {
             // Whoever does not hear it sees the end of TCP.
             let _ = tls.flush();
         }
+    }
+
+    /// Ends the stream without another byte, those included that the kernel still holds.
+    pub fn abort(&self) {
+        // Where the kernel refuses, the stream ends in order, which is all that is left to do.
+        let _ = socket2::SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 
     fn socket(&self) -> &TcpStream {
