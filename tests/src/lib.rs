@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod counters;
 pub mod document;
 pub mod flood;
+pub mod framings;
 pub mod lab;
 pub mod namespace;
 pub mod process;
