@@ -9,7 +9,6 @@ mod call;
 mod calls;
 mod certificate;
 mod class;
-mod class;
 mod clients;
 mod conformance;
 mod family;
