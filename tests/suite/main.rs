@@ -6,8 +6,13 @@
 mod addresses;
 mod browser;
 mod call;
+mod calls;
+mod certificate;
 mod class;
+mod clients;
+mod conformance;
 mod family;
+mod flood;
 mod header;
 mod laboratory;
 mod nat;

@@ -37,7 +37,7 @@ pub enum Next {
     More,
     /// Nothing: the client has ended its side.
     End,
-    /// Nothing that can be understood: TLS has failed, and the client was told why.
+    /// Nothing that can be understood: TLS has failed, and [`Pipe::close`] tells the client why.
     Broken,
 }
 
@@ -104,7 +104,7 @@ impl Pipe {
         }
     }
 
-    /// Says goodbye, if that can be said at once.
+    /// Says goodbye, or what was wrong, if that can be said at once.
     pub fn close(&mut self) {
         if let Self::Tls(tls) = self {
             tls.session.send_close_notify();
@@ -151,10 +151,6 @@ impl Tls {
         };
         let arrived = self.open(&sealed[..count], bytes);
         self.overhead.opened(&sealed[..count], arrived.length);
-        if arrived.next == Next::Broken {
-            // The alert that says why. A client that does not read it is told nothing.
-            let _ = self.flush();
-        }
         Ok(arrived)
     }
 

@@ -331,6 +331,26 @@ fn certificate_is_replaced_under_a_live_connection() {
     assert!(is_success(&client.next().expect("still there")));
 }
 
+/// A reload takes everything or nothing, the certificate included.
+#[test]
+fn reload_reads_the_certificate_and_is_refused_with_a_broken_one() {
+    let state = state();
+    let (relay, pair) = relay(&state);
+    let served = || {
+        let chain = connect(tls_at(&relay)).conn.peer_certificates().expect("some").to_vec();
+        chain.first().expect("the server's").clone().into_owned()
+    };
+    let reload = || relay.request("POST", "/api/v1/reload", "localhost");
+    let new = pair.renew();
+    assert!(reload().starts_with("HTTP/1.1 200"));
+    assert_eq!(served(), new);
+    fs::write(&pair.certificate, "no certificate\n").expect("written");
+    let answer = reload();
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    assert!(answer.contains("it holds no PEM certificate"), "{answer}");
+    assert_eq!(served(), new);
+}
+
 #[test]
 fn certificate_says_in_metrics_how_long_it_is_valid() {
     let state = state();
