@@ -328,6 +328,31 @@ mod tests {
     }
 
     #[test]
+    fn trains_have_a_source_a_class_and_a_destination() {
+        let both: [(IpAddr, IpAddr); 2] = [
+            ([0, 0, 0, 0].into(), [127, 0, 0, 1].into()),
+            ([0; 16].into(), std::net::Ipv6Addr::LOCALHOST.into()),
+        ];
+        for (any, ip) in both {
+            let socket = bind_listener((any, 0).into(), false).expect("bound");
+            let listener = bind_listener((any, 0).into(), false).expect("bound");
+            super::super::report_class(listener.as_fd(), ip.is_ipv4()).expect("reported");
+            let to = (ip, listener.local_addr().expect("address").port()).into();
+            let packet =
+                |_| Outgoing { to, from: Some(ip), class: 0xB8, parts: [b"he", b"a", b"d"] };
+            let packets = (0..3).map(packet);
+            Sender::new().send(socket.as_fd(), packets, |at, error| panic!("{at}: {error}"));
+            let mut arena = Arena::new();
+            assert_eq!(arena.receive(listener.as_fd()).expect("received"), 0..1);
+            let received = arena.received(0).expect("datagram");
+            assert_eq!((received.from.ip(), received.local), (ip, Some(ip)));
+            assert_eq!(received.class, 0xB8);
+            let datagrams: Vec<_> = received.datagrams().map(|span| arena.bytes(span)).collect();
+            assert_eq!(datagrams, [b"head"; 3]);
+        }
+    }
+
+    #[test]
     fn refused_train_is_sent_one_by_one() {
         let (socket, listener, to) = pair();
         // The kernel cuts no train whose checksums it may not write.
