@@ -12,8 +12,9 @@ use relay_proto::attribute as attr;
 use relay_proto::stun::{Message, Method};
 use tempfile::TempDir;
 
+use super::equipment::{peer_at, state};
 use super::turn_client::{TurnClient, USER, channel_data};
-use crate::{PATIENCE, Running};
+use crate::Running;
 
 const CHANNEL: u16 = 0x4000;
 /// Expedited forwarding (RFC 3246), with the ECN bits of a congested path.
@@ -31,10 +32,6 @@ fn relay(state: &TempDir, listen: &str, ports: (&str, &str), more: &[&str]) -> R
     Running::start(state.path(), &[&flags[..], &peers, more].concat())
 }
 
-fn state() -> TempDir {
-    TempDir::new().expect("directory")
-}
-
 /// Makes a socket say what IP headers come, and mark what it sends as urgent.
 fn urgent(socket: &UdpSocket) {
     if socket.local_addr().expect("address").is_ipv4() {
@@ -49,10 +46,8 @@ fn urgent(socket: &UdpSocket) {
 }
 
 fn peer(at: &str) -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind(at).expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let (socket, address) = peer_at(at);
     urgent(&socket);
-    let address = socket.local_addr().expect("address");
     (socket, address)
 }
 
