@@ -26,8 +26,7 @@ const TTL: i32 = 64;
 fn relay(state: &TempDir, listen: &str, ports: (&str, &str), more: &[&str]) -> Running {
     let (first, last) = ports;
     let flags = ["--listen", listen, "--user", USER, "--min-port", first, "--max-port", last];
-    // ::1 is refused unless the IPv4 address that it would embed is open as well.
-    let peers = ["127.0.0.2/32", "::1/128", "0.0.0.1/32"].map(|peer| ["--allow-peer", peer]);
+    let peers = ["127.0.0.2/32", "::1/128"].map(|peer| ["--allow-peer", peer]);
     let peers = [&["--relay-ip", "::1"], peers.as_flattened()].concat();
     Running::start(state.path(), &[&flags[..], &peers, more].concat())
 }
