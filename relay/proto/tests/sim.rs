@@ -12,6 +12,7 @@ mod sim {
     mod budget;
     mod client;
     mod edge;
+    mod exhaustive;
     mod invariants;
     mod message;
     mod model;

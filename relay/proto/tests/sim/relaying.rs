@@ -1,6 +1,7 @@
 //! One step: a call of the relay, the same call of the model, and everything that is judged.
 
 use relay_proto::address::AllocationId;
+use relay_proto::credential::LongTermKey;
 use relay_proto::{ClientAddr, More, PeerAddr, RelayAddr, Transport, Verdict};
 
 use super::edge::{Asked, Host};
@@ -8,6 +9,7 @@ use super::invariants as check;
 use super::message::{self, ERROR, SUCCESS, Stun};
 use super::model::{Answer, Expected, Fate, Frame, Who, who};
 use super::network::Event;
+use super::requests::ALLOCATE;
 use super::subject::Done;
 use super::world::World;
 use crate::wire::Reply;
@@ -259,7 +261,8 @@ impl World {
         self.seen.granted(now_ms, to, request, &stun);
         let grant = self.seen.grants.get(&to);
         if let Some((granted_s, grant)) = stun.number(0x000D).zip(grant) {
-            let age_ms = now_ms - grant.since_ms;
+            // A repeated Allocate is told what the first one was.
+            let age_ms = if stun.method == ALLOCATE { 0 } else { now_ms - grant.since_ms };
             let most = self.rules.session_s_max;
             check::i05_lifetimes_are_granted_within_bounds(granted_s, age_ms, most);
         }
@@ -359,10 +362,11 @@ impl World {
 }
 
 /// A reply in the model's terms; `key` is whose signature it must bear.
-fn read(reply: &Reply, key: Option<relay_proto::credential::LongTermKey>) -> Answer {
+fn read(reply: &Reply, key: Option<LongTermKey>) -> Answer {
     let stun = Stun::read(&reply.bytes).expect("judged already");
     let is_signed = key.is_some_and(|key| stun.is_signed_by(&key));
-    assert!(is_signed || stun.integrity.is_none(), "a signature of nobody");
+    // A signature of nobody is unlike any key.
+    let other = stun.integrity.map(|_| LongTermKey::default());
     Answer {
         to: Some(who(reply.to)),
         method: stun.method,
@@ -374,6 +378,6 @@ fn read(reply: &Reply, key: Option<relay_proto::credential::LongTermKey>) -> Ans
         has_token: stun.value(0x0022).is_some(),
         challenges: stun.value(0x0014).is_some() && stun.value(0x0015).is_some(),
         unknown: stun.value(message::UNKNOWN_ATTRIBUTES).unwrap_or_default().to_vec(),
-        key: key.filter(|_| is_signed),
+        key: if is_signed { key } else { other },
     }
 }

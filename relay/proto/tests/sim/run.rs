@@ -27,7 +27,7 @@ pub struct Figures {
     pub to_peers: u64,
     pub to_clients: u64,
     pub hairpins: u64,
-    pub hours: u64,
+    pub virtual_s: u64,
 }
 
 impl Figures {
@@ -38,7 +38,7 @@ impl Figures {
         self.to_peers += more.to_peers;
         self.to_clients += more.to_clients;
         self.hairpins += more.hairpins;
-        self.hours += more.hours;
+        self.virtual_s += more.virtual_s;
     }
 }
 
@@ -49,6 +49,13 @@ thread_local! {
 
 /// Runs a plan; what failed, if anything did.
 pub fn run(plan: &Plan, bug: Option<Bug>, has_model: bool) -> Result<Figures, String> {
+    let at = Cell::new(0);
+    let ended = caught(|| live(plan, bug, has_model, &at));
+    ended.map_err(|failure| format!("{failure}\n  at operation {}", at.get()))
+}
+
+/// Turns a panic into what it says.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
@@ -59,14 +66,12 @@ pub fn run(plan: &Plan, bug: Option<Bug>, has_model: bool) -> Result<Figures, St
         }));
     });
     IS_QUIET.set(true);
-    let at = Cell::new(0);
-    let ended = catch_unwind(AssertUnwindSafe(|| live(plan, bug, has_model, &at)));
+    let ended = catch_unwind(AssertUnwindSafe(work));
     IS_QUIET.set(false);
     ended.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        let text = text.strip_prefix("assertion `left == right` failed: ").unwrap_or(text);
-        format!("{text}\n  at operation {}", at.get())
+        text.strip_prefix("assertion `left == right` failed: ").unwrap_or(text).to_owned()
     })
 }
 
@@ -137,7 +142,7 @@ fn figures(world: &World, operations: usize, passed_ms: u64) -> Figures {
         to_peers: world.tally.traffic.peer.tx.iter().map(|it| it.packets).sum(),
         to_clients: sent_to_clients(world),
         hairpins: world.tally.traffic.hairpin.packets,
-        hours: passed_ms / 3_600_000,
+        virtual_s: passed_ms / 1_000,
     }
 }
 

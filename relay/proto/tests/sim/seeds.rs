@@ -10,7 +10,7 @@ use super::run::{Figures, kind, run, shrink};
 const SEEDS: Range<u64> = 0..2_000;
 const OPERATIONS: usize = 300;
 /// Threads that run seeds.
-const THREADS: u64 = 2;
+pub const THREADS: u64 = 2;
 
 fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
@@ -95,8 +95,8 @@ fn planted_bugs_are_caught() {
                 run(&plan, Some(bug), has_model).err().map(|failure| (seed, failure))
             });
             let (seed, failure) = found.unwrap_or_else(|| panic!("{bug:?} was not caught"));
-            let by = if has_model { "model" } else { kind(&failure) };
-            println!("{bug:?}: seed {seed}, about {} operations, {by}", (seed + 1) * 300);
+            let (by, with) = (failure.replace('\n', " "), if has_model { "with" } else { "without" });
+            println!("{bug:?} {with} the model: seed {seed}: {by:.90}");
             let is_expected = has_model || expected.contains(&kind(&failure));
             assert!(is_expected, "{bug:?} was caught by {failure}");
         }

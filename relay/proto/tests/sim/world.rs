@@ -118,7 +118,8 @@ impl World {
 
     /// The same place, from a port that was never used.
     pub fn fresh(&mut self, addr: ClientAddr) -> ClientAddr {
-        self.next_port += 1;
+        // Whatever was at a port is long gone when its turn comes again.
+        self.next_port = if self.next_port < 65_000 { self.next_port + 1 } else { 10_000 };
         let remote = SocketAddr::new(addr.remote.ip(), self.next_port);
         ClientAddr { remote, ..addr }
     }
