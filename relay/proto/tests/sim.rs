@@ -18,6 +18,7 @@ mod sim {
     mod model;
     mod network;
     mod operation;
+    mod opinion;
     mod plant;
     mod relaying;
     mod requests;

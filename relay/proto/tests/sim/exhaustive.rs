@@ -66,8 +66,7 @@ fn probe(world: &mut World) {
 }
 
 fn plan() -> Plan {
-    let member =
-        Member { user: 0, is_tcp: false, is_v6: false, is_symmetric: false, keeps: false };
+    let member = Member { user: 0, is_tcp: false, is_v6: false, is_symmetric: false, keeps: false };
     let rules = Rules {
         permissions_max: 2,
         channels_max: 2,

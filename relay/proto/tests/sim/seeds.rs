@@ -95,7 +95,8 @@ fn planted_bugs_are_caught() {
                 run(&plan, Some(bug), has_model).err().map(|failure| (seed, failure))
             });
             let (seed, failure) = found.unwrap_or_else(|| panic!("{bug:?} was not caught"));
-            let (by, with) = (failure.replace('\n', " "), if has_model { "with" } else { "without" });
+            let (by, with) =
+                (failure.replace('\n', " "), if has_model { "with" } else { "without" });
             println!("{bug:?} {with} the model: seed {seed}: {by:.90}");
             let is_expected = has_model || expected.contains(&kind(&failure));
             assert!(is_expected, "{bug:?} was caught by {failure}");
