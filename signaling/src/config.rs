@@ -19,6 +19,11 @@ pub const PROGRAM: &str = "castling-signaling";
 pub const RELAY_PREFIX: &str = "relay.";
 /// Settings that the embedded relay takes from us unless it has its own.
 const SHARED: [&str; 2] = ["secret-file", "state-dir"];
+/// Where the embedded relay is stricter than a stand-alone one, since it knows what its clients are
+/// for. A person of eight who are all relayed sends and gets about 10 Mbit/s of payload, which is
+/// 18 GB in the four hours that a session may last.
+const EMBEDDED: [(&str, &str); 2] =
+    [("max-bps-per-allocation", "8000000"), ("max-bytes-per-credential", "20000000000")];
 /// A school is one address, so this many sockets per address must stay possible.
 const SOCKETS_PER_IP_MIN: usize = 64;
 
@@ -114,6 +119,7 @@ fn relays(settings: &Settings) -> Result<Choice, SettingError> {
                 relay.set_default(shared, &value);
             }
         }
+        EMBEDDED.iter().for_each(|(key, value)| relay.set_default(key, value));
         let config = castling_relay::Config::from_settings(&relay).map_err(|error| {
             let own = |key: &&str| {
                 let is_named = error.to_string().starts_with(&format!("{key}: "));

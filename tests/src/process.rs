@@ -13,8 +13,9 @@ use crate::{Failure, Outcome};
 
 /// Time between two looks at an awaited condition.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a program may take to end after `TERM` before it is killed.
-const END_WAIT: Duration = Duration::from_secs(5);
+/// How long a program may take to end after each `TERM` before the next one, and before it is
+/// killed. A relay with live allocations drains after the first and ends after the second.
+const END_WAITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
 /// Lines of a log that a failure quotes.
 const QUOTED_LINES: usize = 20;
 
@@ -101,11 +102,14 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        let _ = kill(pid, Signal::SIGTERM);
-        if until(END_WAIT, || self.child.try_wait().ok().flatten()).is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        for wait in END_WAITS {
+            let _ = kill(pid, Signal::SIGTERM);
+            if until(wait, || self.child.try_wait().ok().flatten()).is_some() {
+                return;
+            }
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

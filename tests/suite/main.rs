@@ -7,6 +7,7 @@ mod browser;
 mod call;
 mod class;
 mod laboratory;
+mod nat;
 mod page;
 mod refusals;
 mod relay;

@@ -6,16 +6,25 @@ use crate::Now;
 use crate::address::{ChannelNumber, ClientAddr, Family, RelayAddr};
 use crate::attribute::ReservationToken;
 use crate::auth::Owner;
+use crate::dual::Second;
+use crate::icmp::Ration;
 use crate::request::{BAD_REQUEST, Invalid, NO_CAPACITY};
+use crate::shape::{Rate, Used};
+use crate::standing::{Judged, Reach, Rules, Standing};
 use crate::stun::TransactionId;
-use crate::traffic::Carried;
+use crate::traffic::{Carried, DropReason};
 
 /// How long a permission lasts (RFC 8656 §9).
 pub const PERMISSION_LIFETIME_MS: u64 = 300_000;
 /// How long a channel lasts (RFC 8656 §12).
 pub const CHANNEL_LIFETIME_MS: u64 = 600_000;
+/// How long after its end a channel's number and peer stay each other's, if channels are strict
+/// (RFC 8656 §12).
+pub const CHANNEL_QUARANTINE_MS: u64 = 300_000;
 /// How long after the last payload a link still counts as carrying.
 pub const CARRYING_S: u32 = 10;
+/// Most channels that are kept, with those that wait for the end of their quarantine.
+const CHANNELS_KEPT_MAX: usize = 256;
 /// How many peers without a channel are told apart when links are counted.
 const FLOWS: usize = 4;
 
@@ -24,9 +33,10 @@ const FLOWS: usize = 4;
 pub(crate) struct Limits {
     pub permissions_max: usize,
     pub channels_max: usize,
+    pub strict_channels: bool,
 }
 
-/// One relayed port and all that hangs on it (RFC 8656 §3.2).
+/// One relayed port, or one of each family, and all that hangs on it (RFC 8656 §3.2).
 pub(crate) struct Allocation {
     /// The 5-tuple.
     pub client: ClientAddr,
@@ -36,8 +46,12 @@ pub(crate) struct Allocation {
     pub relayed: Option<RelayAddr>,
     /// Family of the relayed address.
     pub family: Family,
-    /// When it ends, unless refreshed.
+    /// When that address ends, unless refreshed.
     pub expires_ms: u64,
+    /// An address of the other family.
+    pub second: Second,
+    /// Its ports were to be even.
+    pub is_even: bool,
     /// When it ends in spite of all refreshes; `u64::MAX` for never.
     pub session_ends_ms: u64,
     /// When the queue of expiries looks at it next, at or before its end; `None` until then.
@@ -48,8 +62,16 @@ pub(crate) struct Allocation {
     pub granted_s: u32,
     /// Names the next port, if it was reserved.
     pub reserved: Option<ReservationToken>,
+    /// When its client was last heard of, in seconds of the monotonic clock.
+    pub heard_s: u32,
+    /// Another allocation of its user has given way to it already.
+    pub has_replaced: bool,
     /// What it carried.
     pub carried: Carried,
+    /// Errors of the network that its client may yet be told.
+    pub icmp: Ration,
+    /// What it used of its bit rate, by [`Direction`].
+    used: [Used; 2],
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
     flows: [Option<Flow>; FLOWS],
@@ -60,8 +82,7 @@ pub(crate) struct Allocation {
 pub(crate) struct Permission {
     ip: IpAddr,
     expires_ms: u64,
-    /// The address is nobody's but the peer's, so that its port need not be judged.
-    pub any_port: bool,
+    standing: Standing,
 }
 
 /// A peer with a number (RFC 8656 §12).
@@ -70,11 +91,18 @@ pub(crate) struct Channel {
     pub number: ChannelNumber,
     expires_ms: u64,
     pub flow: Flow,
+    judged: Judged,
 }
 
 impl Channel {
     pub fn is_live(&self, now: Now) -> bool {
         now.mono_ms < self.expires_ms
+    }
+
+    /// Whether the policy of now lets its peer be reached; one that has come to forbid it does
+    /// not end the channel, as the next may allow it again.
+    pub fn is_allowed(&mut self, rules: Rules<'_>) -> bool {
+        self.judged.still_allows(self.flow.peer, &mut self.flow.relay, rules)
     }
 }
 
@@ -136,12 +164,18 @@ impl Allocation {
             relayed: None,
             family,
             expires_ms: now.after_s(granted_s),
+            second: Second::None,
+            is_even: false,
             session_ends_ms: u64::MAX,
             deadline_ms: None,
             transaction_id,
             granted_s,
             reserved,
+            heard_s: now.second(),
+            has_replaced: false,
             carried: Carried::default(),
+            icmp: Ration::default(),
+            used: [Used::default(); 2],
             permissions: Vec::new(),
             channels: Vec::new(),
             flows: [None; FLOWS],
@@ -149,24 +183,15 @@ impl Allocation {
     }
 
     pub fn is_live(&self, now: Now) -> bool {
-        now.mono_ms < self.expires_ms
-    }
-
-    /// Ends the allocation so many seconds from now, or with its session; returns how many
-    /// seconds that leaves, rounded up.
-    pub fn extend(&mut self, now: Now, lifetime_s: u32) -> u32 {
-        self.expires_ms = now.after_s(lifetime_s).min(self.session_ends_ms);
-        let left_s = self.expires_ms.saturating_sub(now.mono_ms).div_ceil(1000);
-        u32::try_from(left_s).unwrap_or(lifetime_s)
+        now.mono_ms < self.expires_ms || self.second.is_live(now)
     }
 
     /// Installs or refreshes permissions for all of `peers`, or none if there is no room.
-    ///
-    /// The flag beside a peer is [`Permission::any_port`].
     pub fn permit(
         &mut self,
         now: Now,
-        peers: &[(IpAddr, bool)],
+        peers: &[IpAddr],
+        rules: Rules<'_>,
         limit: usize,
     ) -> Result<(), Invalid> {
         self.permissions.retain(|permission| now.mono_ms < permission.expires_ms);
@@ -174,17 +199,17 @@ impl Allocation {
         let room = limit.saturating_sub(self.permissions.len());
         // Holds at most `room`, however long the request is.
         let mut new: Vec<Permission> = Vec::new();
-        for &(ip, any_port) in peers {
+        for &ip in peers {
             if self.permissions.iter().chain(&new).any(|permission| permission.ip == ip) {
                 continue;
             }
             if new.len() == room {
                 return Err(NO_CAPACITY);
             }
-            new.push(Permission { ip, expires_ms, any_port });
+            new.push(Permission { ip, expires_ms, standing: Standing::of(ip, rules) });
         }
         let known = self.permissions.iter_mut();
-        for permission in known.filter(|it| peers.iter().any(|(ip, _)| *ip == it.ip)) {
+        for permission in known.filter(|it| peers.contains(&it.ip)) {
             permission.expires_ms = expires_ms;
         }
         self.permissions.reserve_exact(new.len());
@@ -192,54 +217,107 @@ impl Allocation {
         Ok(())
     }
 
-    /// The live permission for this address.
-    pub fn permission(&self, now: Now, ip: IpAddr) -> Option<Permission> {
-        let mut live = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
-        live.find(|permission| permission.ip == ip).copied()
+    /// Whether the address has a live permission, whatever the policy of now says of it.
+    pub fn is_permitted(&self, now: Now, ip: IpAddr) -> bool {
+        self.permissions.iter().any(|it| it.ip == ip && now.mono_ms < it.expires_ms)
+    }
+
+    /// How far the live permission for this address reaches under the policy of now.
+    pub fn permission(
+        &mut self,
+        now: Now,
+        ip: IpAddr,
+        rules: Rules<'_>,
+    ) -> Result<Reach, DropReason> {
+        let mut live = self.permissions.iter_mut().filter(|it| now.mono_ms < it.expires_ms);
+        let permission = live.find(|it| it.ip == ip).ok_or(DropReason::NoPermission)?;
+        permission.standing.reach(ip, rules)
     }
 
     /// Binds or refreshes a channel and permits its peer (RFC 8656 §12.2): both or neither.
-    ///
-    /// `any_port` is [`Permission::any_port`] of the peer.
     pub fn bind(
         &mut self,
         now: Now,
         number: ChannelNumber,
         flow: Flow,
-        any_port: bool,
+        rules: Rules<'_>,
         limits: Limits,
     ) -> Result<(), Invalid> {
-        self.channels.retain(|channel| channel.is_live(now));
+        let kept_ms = if limits.strict_channels { CHANNEL_QUARANTINE_MS } else { 0 };
+        self.channels.retain(|channel| now.mono_ms < channel.expires_ms + kept_ms);
         let is_pair = |it: &Channel| it.number == number && it.flow.peer == flow.peer;
         let is_half = |it: &Channel| it.number == number || it.flow.peer == flow.peer;
         let bound = self.channels.iter().position(is_pair);
         if bound.is_none() && self.channels.iter().any(is_half) {
             return Err(BAD_REQUEST);
         }
-        if bound.is_none() && self.channels.len() >= limits.channels_max {
+        let live = self.channels.iter().filter(|channel| channel.is_live(now)).count();
+        let is_more = bound.is_none_or(|at| !self.channels[at].is_live(now));
+        if is_more && (live >= limits.channels_max || self.channels.len() >= CHANNELS_KEPT_MAX) {
             return Err(NO_CAPACITY);
         }
-        self.permit(now, &[(flow.peer.ip(), any_port)], limits.permissions_max)?;
+        self.permit(now, &[flow.peer.ip()], rules, limits.permissions_max)?;
         let expires_ms = now.mono_ms + CHANNEL_LIFETIME_MS;
         match bound.and_then(|at| self.channels.get_mut(at)) {
             Some(channel) => channel.expires_ms = expires_ms,
             None => {
                 self.channels.reserve_exact(1);
                 let flow = self.take_flow(flow.peer).unwrap_or(flow);
-                self.channels.push(Channel { number, expires_ms, flow });
+                let judged = Judged::allowed(rules);
+                self.channels.push(Channel { number, expires_ms, flow, judged });
             }
         }
         Ok(())
     }
 
-    /// The channel of this number, live or just expired.
-    pub fn channel(&mut self, number: ChannelNumber) -> Option<&mut Channel> {
-        self.channels.iter_mut().find(|channel| channel.number == number)
+    /// The channel of this number, or why nothing goes through it.
+    pub fn live_channel(
+        &mut self,
+        now: Now,
+        number: ChannelNumber,
+        rules: Rules<'_>,
+    ) -> Result<&mut Channel, DropReason> {
+        if !self.is_live(now) {
+            return Err(DropReason::Expired);
+        }
+        if rules.strict && !self.channel_is_permitted(now, number) {
+            return Err(DropReason::NoPermission);
+        }
+        let at = self.channels.iter().position(|channel| channel.number == number);
+        let at = at.ok_or(DropReason::NoChannel)?;
+        let channel = &self.channels[at];
+        if !channel.is_live(now) || !self.serves(now, Family::of(&channel.flow.peer.ip())) {
+            return Err(DropReason::Expired);
+        }
+        let channel = &mut self.channels[at];
+        if channel.is_allowed(rules) { Ok(channel) } else { Err(DropReason::PeerDenied) }
     }
 
     /// The live channel of this peer.
     pub fn channel_of(&mut self, now: Now, peer: SocketAddr) -> Option<&mut Channel> {
         self.channels.iter_mut().find(|it| it.flow.peer == peer && it.is_live(now))
+    }
+
+    /// Whether the peer of this number has a permission, or there is no such number.
+    fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
+        let bound = self.channels.iter().find(|channel| channel.number == number);
+        bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
+    }
+
+    /// Whether so many bytes of payload are within the allocation's rate; if so, they are charged.
+    pub fn may_pass(
+        &mut self,
+        now: Now,
+        direction: Direction,
+        rate: Option<Rate>,
+        bytes: usize,
+    ) -> bool {
+        let [to_peer, from_peer] = &mut self.used;
+        let used = match direction {
+            Direction::ToPeer => to_peer,
+            Direction::FromPeer => from_peer,
+        };
+        rate.is_none_or(|rate| used.take(now, rate, bytes))
     }
 
     /// The record of a peer without a channel; the one idle for longest makes room.
@@ -257,15 +335,30 @@ impl Allocation {
 
     /// Live permissions and channels.
     pub fn live_counts(&self, now: Now) -> (usize, usize) {
-        let permissions = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms).count();
-        (permissions, self.channels.iter().filter(|channel| channel.is_live(now)).count())
+        let served = |ip: IpAddr| self.serves(now, Family::of(&ip));
+        let permissions = self.permissions.iter().filter(|it| now.mono_ms < it.expires_ms);
+        let channels = self.channels.iter().filter(|channel| channel.is_live(now));
+        let permissions = permissions.filter(|it| served(it.ip)).count();
+        (permissions, channels.filter(|it| served(it.flow.peer.ip())).count())
     }
 
     /// The peers that payload goes to and comes from.
     pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
         let live = self.channels.iter().filter(move |channel| channel.is_live(now));
         let bound = live.map(|channel| &channel.flow);
-        bound.chain(self.flows.iter().flatten()).filter(move |flow| flow.is_carrying(now))
+        let flows = bound.chain(self.flows.iter().flatten());
+        let flows = flows.filter(move |flow| self.serves(now, Family::of(&flow.peer.ip())));
+        flows.filter(move |flow| flow.is_carrying(now))
+    }
+
+    /// Removes everything about peers of one family.
+    pub fn forget_peers(&mut self, family: Family) {
+        let is_other = |ip: IpAddr| Family::of(&ip) != family;
+        self.permissions.retain(|permission| is_other(permission.ip));
+        self.channels.retain(|channel| is_other(channel.flow.peer.ip()));
+        for slot in &mut self.flows {
+            slot.take_if(|flow| !is_other(flow.peer.ip()));
+        }
     }
 
     /// Removes the record of a peer that gets a channel, so that it is not counted twice.

@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::address::Family;
+use crate::algorithm::{PasswordAlgorithm, UserHash};
 use crate::stun::{FAMILY_V4, FAMILY_V6};
 
 /// RFC 8489 §14.3.
@@ -32,12 +33,28 @@ pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 pub const EVEN_PORT: u16 = 0x0018;
 /// RFC 8656 §18.8.
 pub const REQUESTED_TRANSPORT: u16 = 0x0019;
+/// RFC 8656 §18.9.
+pub const DONT_FRAGMENT: u16 = 0x001A;
+/// RFC 8489 §14.6.
+pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
+/// RFC 8489 §14.12.
+pub const PASSWORD_ALGORITHM: u16 = 0x001D;
+/// RFC 8489 §14.4.
+pub const USERHASH: u16 = 0x001E;
 /// RFC 8489 §14.2.
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// RFC 8656 §18.10.
 pub const RESERVATION_TOKEN: u16 = 0x0022;
 /// RFC 8656 §18.11.
 pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+/// RFC 8656 §18.12.
+pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
+/// RFC 8489 §14.11.
+pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
+/// RFC 8656 §18.13.
+pub const ICMP: u16 = 0x8004;
+/// RFC 8489 §14.15.
+pub const ALTERNATE_SERVER: u16 = 0x8023;
 /// RFC 8489 §14.7.
 pub const FINGERPRINT: u16 = 0x8028;
 
@@ -101,5 +118,18 @@ pub fn even_port(value: &[u8]) -> Option<bool> {
 /// RESERVATION-TOKEN: eight opaque bytes.
 #[must_use]
 pub fn reservation_token(value: &[u8]) -> Option<ReservationToken> {
+    value.try_into().ok()
+}
+
+/// PASSWORD-ALGORITHM: a number and the length of its parameters, of which ours have none.
+#[must_use]
+pub fn password_algorithm(value: &[u8]) -> Option<PasswordAlgorithm> {
+    let [high, low, 0, 0] = *<&[u8; 4]>::try_from(value).ok()? else { return None };
+    PasswordAlgorithm::from_code(u16::from_be_bytes([high, low]))
+}
+
+/// USERHASH: a hash of 32 bytes.
+#[must_use]
+pub fn user_hash(value: &[u8]) -> Option<UserHash> {
     value.try_into().ok()
 }

@@ -3,96 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
-use base64ct::{Base64UrlUnpadded, Encoding as _};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use subtle::ConstantTimeEq as _;
-
 use crate::Now;
-use crate::address::ClientAddr;
+use crate::address::{ClientAddr, Transport};
+use crate::algorithm::{
+    Integrity, Key, PASSWORD_ALGORITHMS, PasswordAlgorithm, Seal, UserHash, user_hash,
+};
 use crate::attribute as attr;
-use crate::credential::{self, LongTermKey};
-use crate::stun::{INTEGRITY_LEN, Message};
+use crate::credential;
+use crate::nonce::{self, Nonces};
+use crate::stun::Message;
 
-/// How long a nonce is good for.
-pub const NONCE_LIFETIME_MS: u64 = 600_000;
-/// Nonces made within one slot are equal.
-const NONCE_SLOT_MS: u64 = 5_000;
-/// Length of a nonce in characters.
-const NONCE_LEN: usize = 12;
-/// A nonce is Base64 of one byte of slot number and eight of a MAC.
-const NONCE_RAW_LEN: usize = 9;
 /// Shortest request that is answered with 401: its reply is twice as long.
 const CHALLENGED_LEN_MIN: usize = 28;
-
-/// A nonce as it stands in a message.
-pub type Nonce = [u8; NONCE_LEN];
-
-/// Makes and checks nonces without keeping any: a MAC over client address and time slot.
-#[derive(Clone)]
-pub struct Nonces {
-    keyed: Hmac<Sha256>,
-}
-
-impl Nonces {
-    /// Nonces that only this key verifies.
-    #[must_use]
-    pub fn new(key: &[u8; 32]) -> Self {
-        Self { keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length") }
-    }
-
-    /// The nonce of this moment for this client.
-    #[must_use]
-    pub fn make(&self, now: Now, client: ClientAddr) -> Nonce {
-        self.of_slot(now.mono_ms / NONCE_SLOT_MS, client)
-    }
-
-    /// Whether the nonce was made for this client within [`NONCE_LIFETIME_MS`].
-    #[must_use]
-    pub fn verify(&self, now: Now, client: ClientAddr, nonce: &[u8]) -> bool {
-        let mut raw = [0; NONCE_RAW_LEN];
-        let Ok(&[slot_byte, ..]) = Base64UrlUnpadded::decode(nonce, &mut raw) else { return false };
-        let slot = now.mono_ms / NONCE_SLOT_MS;
-        let [newest, ..] = slot.to_le_bytes();
-        // The slot meant is the last one that ends in this byte.
-        let age = u64::from(newest.wrapping_sub(slot_byte));
-        let Some(made) = slot.checked_sub(age) else { return false };
-        age <= NONCE_LIFETIME_MS / NONCE_SLOT_MS
-            && self.of_slot(made, client).as_slice().ct_eq(nonce).into()
-    }
-
-    fn of_slot(&self, slot: u64, client: ClientAddr) -> Nonce {
-        let mut mac = self.keyed.clone();
-        match client.remote.ip() {
-            IpAddr::V4(ip) => mac.update(&ip.octets()),
-            IpAddr::V6(ip) => mac.update(&ip.octets()),
-        }
-        mac.update(&client.remote.port().to_be_bytes());
-        mac.update(&client.listener.to_be_bytes());
-        mac.update(client.transport.label().as_bytes());
-        mac.update(&slot.to_be_bytes());
-        let mut raw = [0; NONCE_RAW_LEN];
-        let [newest, ..] = slot.to_le_bytes();
-        let bytes = std::iter::once(newest).chain(mac.finalize().into_bytes());
-        raw.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        let mut nonce = [0; NONCE_LEN];
-        Base64UrlUnpadded::encode(&raw, &mut nonce).expect("9 bytes are 12 characters");
-        nonce
-    }
-}
 
 /// Whose credentials are believed. Its debug form names the realm only.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// Told to clients in REALM. Above 8 bytes a 401 is longer than twice its request.
-    pub realm: String,
     /// Shared secrets of REST credentials; each verifies.
     pub secrets: Vec<Vec<u8>>,
-    /// Static users and their passwords.
-    pub users: BTreeMap<String, String>,
+    realm: String,
+    users: BTreeMap<String, String>,
+    /// Static users by what USERHASH says of them.
+    by_hash: BTreeMap<UserHash, String>,
 }
 
 impl fmt::Debug for Credentials {
@@ -102,6 +36,28 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Credentials of a realm: secrets, and static users with their passwords.
+    ///
+    /// The realm is told to clients. Above 8 bytes a 401 is longer than twice its request.
+    #[must_use]
+    pub fn new(realm: String, secrets: Vec<Vec<u8>>, users: BTreeMap<String, String>) -> Self {
+        let by_hash = users.keys().map(|name| (user_hash(name, &realm), name.clone())).collect();
+        Self { secrets, realm, users, by_hash }
+    }
+
+    /// What REALM says.
+    #[must_use]
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// Whether every user may come under a hash instead of a name. A REST name is known to nobody
+    /// until it is used, and its hash says nothing.
+    #[must_use]
+    pub fn allows_anonymity(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
     /// Whether the name is a REST name whose time is over; static users have no end.
     pub(crate) fn has_expired(&self, now: Now, username: &str) -> bool {
         let is_over = |(expires, _)| now.unix_s > expires;
@@ -109,16 +65,28 @@ impl Credentials {
     }
 
     /// The keys that `username` may sign with, none if it is unknown or has expired.
-    fn keys(&self, now: Now, username: &str) -> Result<Vec<LongTermKey>, AuthFailure> {
+    fn keys(
+        &self,
+        now: Now,
+        username: &str,
+        algorithm: PasswordAlgorithm,
+    ) -> Result<Vec<Key>, AuthFailure> {
         if let Some(password) = self.users.get(username) {
-            return Ok(vec![credential::long_term_key(username, &self.realm, password)]);
+            return Ok(vec![algorithm.key(username, &self.realm, password)]);
         }
         credential::split(username).ok_or(AuthFailure::UnknownUser)?;
         if self.has_expired(now, username) {
             return Err(AuthFailure::Expired);
         }
-        let key = |secret: &Vec<u8>| credential::rest_key(secret, username, &self.realm);
+        let key = |secret: &Vec<u8>| credential::rest_key(secret, username, &self.realm, algorithm);
         Ok(self.secrets.iter().map(key).collect())
+    }
+
+    /// Whose hash this is: the owner's of the 5-tuple or a static user's.
+    fn name_of<'a>(&'a self, hash: &UserHash, owner: Option<&'a Owner>) -> Option<&'a str> {
+        let owner = owner.map(|owner| owner.username.as_str());
+        let owner = owner.filter(|name| user_hash(name, &self.realm) == *hash);
+        owner.or_else(|| self.by_hash.get(hash).map(String::as_str))
     }
 }
 
@@ -159,13 +127,13 @@ pub struct Authenticated<R> {
     /// Who asks, as in USERNAME.
     pub username: String,
     /// What the reply is signed with.
-    pub key: LongTermKey,
+    pub seal: Seal,
 }
 
 impl<R> Authenticated<R> {
     /// The same proof for a part or another form of the request.
     pub fn map<T>(self, change: impl FnOnce(R) -> T) -> Authenticated<T> {
-        Authenticated { request: change(self.request), username: self.username, key: self.key }
+        Authenticated { request: change(self.request), username: self.username, seal: self.seal }
     }
 }
 
@@ -180,11 +148,14 @@ pub enum AuthFailure {
     StaleNonce,
     /// No such user.
     UnknownUser,
+    /// The operator has revoked the user or its room.
+    Revoked,
 }
 
 impl AuthFailure {
     /// Every failure, in the order of [`AuthFailure::index`].
-    pub const ALL: [Self; 4] = [Self::Expired, Self::BadMac, Self::StaleNonce, Self::UnknownUser];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::BadMac, Self::StaleNonce, Self::UnknownUser, Self::Revoked];
 
     /// The label in `relay_auth_failures_total{reason}`.
     #[must_use]
@@ -194,6 +165,7 @@ impl AuthFailure {
             Self::BadMac => "bad_mac",
             Self::StaleNonce => "stale_nonce",
             Self::UnknownUser => "unknown_user",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -229,8 +201,8 @@ impl Refusal {
 pub struct Owner {
     /// As in USERNAME of the Allocate.
     pub username: String,
-    /// Signs and verifies for as long as the allocation lives.
-    pub key: LongTermKey,
+    /// Signs, and its key verifies, for as long as the allocation lives.
+    pub seal: Seal,
 }
 
 /// Checks a request in the order of RFC 8489 §9.2.4; `owner` is the 5-tuple's, if it has one.
@@ -239,82 +211,108 @@ pub struct Owner {
 /// The reply to be sent: the client's fault, or nobody's where credentials are asked for.
 pub fn authenticate<'b>(
     credentials: &Credentials,
-    nonces: &Nonces,
+    nonces: &mut Nonces,
     owner: Option<&Owner>,
     now: Now,
     client: ClientAddr,
     message: &Message<'b>,
 ) -> Result<Authenticated<Message<'b>>, Refusal> {
-    let Some(integrity) = message.integrity() else {
+    let Some(by) = message.protection() else {
         return Err(Refusal::plain(if message.size() < CHALLENGED_LEN_MIN { 400 } else { 401 }));
     };
-    let parts = [attr::USERNAME, attr::REALM, attr::NONCE].map(|kind| message.attribute(kind));
-    let [Some(username), Some(realm), Some(nonce)] = parts else {
+    let parts = [attr::REALM, attr::NONCE].map(|kind| message.attribute(kind));
+    let [Some(realm), Some(nonce)] = parts else {
         return Err(Refusal::plain(400));
     };
-    let too_long = username.len() > attr::USERNAME_LEN_MAX
-        || realm.len() > attr::REALM_LEN_MAX
-        || nonce.len() > attr::REALM_LEN_MAX;
-    if too_long || integrity.len() != INTEGRITY_LEN {
+    let too_long = realm.len() > attr::REALM_LEN_MAX || nonce.len() > attr::REALM_LEN_MAX;
+    if too_long || !message.integrity().is_some_and(|value| by.allows_len(value.len())) {
         return Err(Refusal::plain(400));
     }
-    let username =
-        std::str::from_utf8(username).map_err(|_| Refusal::failed(AuthFailure::UnknownUser))?;
+    let claim = Claim::read(message)?;
+    let named = named_algorithm(message, nonce)?;
+    let algorithm = named.unwrap_or_default();
+    let username = claim.username(credentials, owner).ok_or(AuthFailure::UnknownUser);
+    let username = username.map_err(Refusal::failed)?;
     let keys = match owner {
-        Some(owner) if owner.username == username => vec![owner.key],
-        _ => credentials.keys(now, username).map_err(Refusal::failed)?,
+        Some(Owner { username: name, seal }) if name == username && seal.key.is_of(algorithm) => {
+            vec![seal.key]
+        }
+        _ => credentials.keys(now, username, algorithm).map_err(Refusal::failed)?,
     };
-    let key = keys.into_iter().find(|key| message.verify(key));
+    let key = keys.into_iter().find(|key| message.verify(key.as_bytes()));
     let key = key.ok_or(Refusal::failed(AuthFailure::BadMac))?;
-    if !nonces.verify(now, client, nonce) {
+    if !nonces.verify(now, client, credentials.allows_anonymity(), nonce) {
         return Err(Refusal::failed(AuthFailure::StaleNonce));
     }
-    Ok(Authenticated { request: *message, username: username.to_owned(), key })
+    // RFC 8489 §9.2.4 has MESSAGE-INTEGRITY in the reply where no algorithm was named, else its
+    // successor; but nobody is answered with an attribute that the request did not use.
+    let by = if named.is_none() && message.has_sha1() { Integrity::Sha1 } else { by };
+    Ok(Authenticated { request: *message, username: username.to_owned(), seal: Seal { key, by } })
+}
+
+/// Whether challenges over this transport offer password algorithms: not where a reply to an
+/// unverified source would be more than twice as long as its request.
+pub(crate) fn offers_algorithms(transport: Transport) -> bool {
+    transport != Transport::Udp
+}
+
+/// Who the request says that it is from: exactly one of USERNAME and USERHASH.
+enum Claim<'b> {
+    Name(&'b [u8]),
+    Hash(UserHash),
+}
+
+impl<'b> Claim<'b> {
+    fn read(message: &Message<'b>) -> Result<Self, Refusal> {
+        let parts = [attr::USERNAME, attr::USERHASH].map(|kind| message.attribute(kind));
+        match parts {
+            [Some(name), None] if name.len() <= attr::USERNAME_LEN_MAX => Some(Self::Name(name)),
+            [None, Some(hash)] => attr::user_hash(hash).map(Self::Hash),
+            _ => None,
+        }
+        .ok_or(Refusal::plain(400))
+    }
+
+    fn username<'a>(
+        &self,
+        credentials: &'a Credentials,
+        owner: Option<&'a Owner>,
+    ) -> Option<&'a str>
+    where
+        'b: 'a,
+    {
+        match self {
+            Self::Name(name) => std::str::from_utf8(name).ok(),
+            Self::Hash(hash) => credentials.name_of(hash, owner),
+        }
+    }
+}
+
+/// The algorithm that the request names, if it names one. Where algorithms were offered, the
+/// whole offer must come back unchanged, or somebody on the way has made it smaller
+/// (RFC 8489 §9.2.4).
+fn named_algorithm(
+    message: &Message<'_>,
+    nonce: &[u8],
+) -> Result<Option<PasswordAlgorithm>, Refusal> {
+    let offer = message.attribute(attr::PASSWORD_ALGORITHMS);
+    let named = message.attribute(attr::PASSWORD_ALGORITHM);
+    let is_offer_whole = match offer {
+        Some(offer) => offer == PASSWORD_ALGORITHMS,
+        None => !nonce::offers_algorithms(nonce),
+    };
+    match (named, offer) {
+        (None, None) => Ok(None),
+        (Some(named), _) if is_offer_whole => {
+            attr::password_algorithm(named).map(Some).ok_or(Refusal::plain(400))
+        }
+        _ => Err(Refusal::plain(400)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Transport;
-
-    fn client(port: u16) -> ClientAddr {
-        ClientAddr {
-            remote: ([192, 0, 2, 1], port).into(),
-            local: None,
-            listener: 0,
-            transport: Transport::Udp,
-        }
-    }
-
-    fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, unix_s: 0 }
-    }
-
-    #[test]
-    fn nonce_is_good_for_its_client_and_ten_minutes() {
-        let nonces = Nonces::new(&[1; 32]);
-        for start in [0, 4_999, 1_279_999, 10_000_000_000] {
-            let nonce = nonces.make(at(start), client(1));
-            assert!(nonces.verify(at(start), client(1), &nonce));
-            assert!(nonces.verify(at(start + NONCE_LIFETIME_MS), client(1), &nonce));
-            let late = start + NONCE_LIFETIME_MS + NONCE_SLOT_MS;
-            assert!(!nonces.verify(at(late), client(1), &nonce));
-            // 256 slots later the slot byte is the same again.
-            assert!(!nonces.verify(at(start + 256 * NONCE_SLOT_MS), client(1), &nonce));
-            assert!(!nonces.verify(at(start), client(2), &nonce));
-            assert!(!Nonces::new(&[2; 32]).verify(at(start), client(1), &nonce));
-        }
-    }
-
-    #[test]
-    fn nonce_from_the_future_or_of_another_form_is_refused() {
-        let nonces = Nonces::new(&[1; 32]);
-        let future = nonces.make(at(NONCE_SLOT_MS * 2), client(1));
-        assert!(!nonces.verify(at(0), client(1), &future));
-        for bad in [&b""[..], b"short", b"not base64!!", b"AAAAAAAAAAAA", b"AAAAAAAAAAAAAAAA"] {
-            assert!(!nonces.verify(at(0), client(1), bad), "{bad:?}");
-        }
-    }
 
     #[test]
     fn user_is_the_name_without_its_expiry() {

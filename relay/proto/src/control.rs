@@ -1,22 +1,26 @@
 //! Requests: everything that asks for an answer, and every answer.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::Now;
 use crate::address::{AllocationId, ClientAddr, Family, RelayAddr, Transport};
+use crate::algorithm::{PASSWORD_ALGORITHMS, Seal};
 use crate::allocation::{Allocation, Flow, Limits};
 use crate::attribute::{self as attr, ReservationToken};
-use crate::auth::{AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, user_of};
-use crate::credential::LongTermKey;
+use crate::auth::{
+    AuthFailure, Authenticated, ExpiryMode, Owner, Refusal, authenticate, offers_algorithms,
+    user_of,
+};
+use crate::dual::Second;
 use crate::limit::Kind;
-use crate::policy::Judgement;
 use crate::relay::{Closed, PortFailure, Queued, Relay, Verdict};
 use crate::request::{
     self, ALLOCATION_MISMATCH, Allocate, FAMILY_MISMATCH, FORBIDDEN, Invalid, PortWish, Refresh,
     WRONG_CREDENTIALS,
 };
+use crate::standing::Rules;
 use crate::stun::{Class, Message, Method, Writer};
 use crate::traffic::DropReason;
 
@@ -65,10 +69,17 @@ impl Relay {
     ///
     /// An id that is gone by now leaves a port that nobody wants: the effect to close it follows.
     pub fn port_opened(&mut self, id: AllocationId, relayed: RelayAddr) {
-        let Some(allocation) = self.table.open(id, relayed) else {
-            self.effects.push_back(Queued::ClosePort { id });
-            return;
-        };
+        if self.table.open(id, relayed).is_none() {
+            let family = Family::of(&relayed.0.ip());
+            self.effects.push_back(Queued::ClosePort { id, family });
+        } else if !self.asks_for_second(id) {
+            self.complete(id);
+        }
+    }
+
+    /// Every port that the allocation waited for is answered for.
+    pub(crate) fn complete(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.by_id(id) else { return };
         let transport = allocation.client.transport.index();
         self.watch(id);
         self.counters.allocations_opened[transport] += 1;
@@ -76,19 +87,22 @@ impl Relay {
     }
 
     /// The port that an allocation waits for cannot be had.
+    ///
+    /// If it is for the user's quota, a silent allocation of the user gives way to it, once: then
+    /// the port is asked for again, behind the effect that closes the other.
     pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) {
+        if why == PortFailure::Quota && self.replace_silent(id) {
+            return;
+        }
+        let Err(why) = self.goes_without(id, why) else { return };
         let Some(allocation) = self.table.remove(id) else { return };
-        let code = match why {
-            PortFailure::Quota => 486,
-            PortFailure::Capacity => 508,
-            PortFailure::Family => 440,
-        };
+        let code = why.code();
         let to = allocation.client;
         self.count_request(Method::Allocate, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         Writer::new(&mut bytes, Method::Allocate, Class::Error, allocation.transaction_id)
             .error_code(code)
-            .integrity(&allocation.owner.key)
+            .seal(&allocation.owner.seal)
             .finish();
         self.reply(to, bytes);
     }
@@ -105,19 +119,24 @@ impl Relay {
             return self.refuse(DropReason::Malformed);
         }
         let allocation = self.table.by_client(from).filter(|(_, it)| it.is_live(now));
-        let owner = allocation.map(|(_, allocation)| allocation.owner.clone());
+        let owner = allocation.map(|(_, allocation)| &allocation.owner);
+        let owner = owner.or_else(|| self.farewells.owner(now, from, message.transaction_id()));
         let credentials = &self.settings.credentials;
-        match authenticate(credentials, &self.nonces, owner.as_ref(), now, from, message) {
+        match authenticate(credentials, &mut self.nonces, owner, now, from, message) {
             Err(refusal) => self.challenge(now, from, method, message, refusal),
             Ok(proven) => {
+                if self.revocations.cover(now, user_of(&proven.username)) {
+                    let refusal = Refusal::failed(AuthFailure::Revoked);
+                    return self.challenge(now, from, method, message, refusal);
+                }
                 self.limit.verified(now, from.remote.ip());
                 if self.ends_refreshes(now, method, &proven) {
                     let refusal = Refusal::failed(AuthFailure::Expired);
                     return self.challenge(now, from, method, message, refusal);
                 }
-                let key = proven.key;
+                let seal = proven.seal;
                 if let Err(invalid) = self.perform(now, from, method, proven) {
-                    self.fail(from, method, message, invalid, Some(&key));
+                    self.fail(from, method, message, invalid, Some(&seal));
                 }
                 Verdict::Control
             }
@@ -131,10 +150,9 @@ impl Relay {
         method: Method,
         proven: &Authenticated<Message<'_>>,
     ) -> bool {
-        let gives_back = proven.request.attribute(attr::LIFETIME) == Some(&[0; 4]);
         self.settings.expiry_mode == ExpiryMode::Refresh
             && method == Method::Refresh
-            && !gives_back
+            && !gives_back(&proven.request)
             && self.settings.credentials.has_expired(now, &proven.username)
     }
 
@@ -146,17 +164,25 @@ impl Relay {
         proven: Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         request::check_understood(&proven.request)?;
+        if method == Method::Refresh && self.has_given_back(now, from, &proven) {
+            self.answer_refresh(from, &proven, 0);
+            return Ok(());
+        }
+        if let Some((id, it)) = self.table.by_client(from)
+            && it.next_end_ms() <= now.mono_ms
+        {
+            self.end_due(now, id);
+        }
         let id = match self.table.by_client(from) {
-            Some((id, it)) if !it.is_live(now) => {
-                self.close(id, Closed::Expired);
-                None
-            }
             Some((_, it)) if user_of(&it.owner.username) != user_of(&proven.username) => {
                 return Err(WRONG_CREDENTIALS);
             }
             // Before its success there is an allocation for nobody but its retransmission.
-            Some((_, it)) if it.relayed.is_none() && method != Method::Allocate => None,
-            Some((id, _)) => Some(id),
+            Some((_, it)) if !it.is_ready() && method != Method::Allocate => None,
+            Some((id, it)) => {
+                it.heard_s = now.second();
+                Some(id)
+            }
             None => None,
         };
         match (method, id) {
@@ -178,6 +204,7 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let transaction_id = proven.request.transaction_id();
         let asked = Allocate::parse(&proven.request)?;
+        self.refuse_if_draining(from)?;
         let reserved = (asked.even_port == Some(true)).then(|| self.draw_token());
         let wish = match (asked.token, reserved, asked.even_port) {
             (Some(token), ..) => PortWish::Reserved(token),
@@ -185,17 +212,22 @@ impl Relay {
             (None, None, Some(_)) => PortWish::Even,
             (None, None, None) => PortWish::Any,
         };
-        let user = user_of(&proven.username).to_owned();
-        let owner = Owner { username: proven.username, key: proven.key };
+        let username = proven.username.to_string();
+        let owner = Owner { username: proven.username, seal: proven.seal };
         let (family, lifetime_s) = (asked.family, asked.lifetime_s);
         let mut allocation =
             Allocation::new(from, owner, family, lifetime_s, transaction_id, reserved, now);
         if let Some(session_s_max) = self.settings.session_s_max {
             allocation.session_ends_ms = now.after_s(session_s_max);
-            allocation.granted_s = allocation.extend(now, lifetime_s);
+            allocation.granted_s = allocation.extend(now, lifetime_s, None);
+        }
+        if asked.additional {
+            allocation.second = Second::Wanted;
+            allocation.is_even = wish == PortWish::Even;
         }
         let id = self.table.insert(allocation);
-        self.effects.push_back(Queued::OpenPort { id, family, wish, user, client: from });
+        let (client, is_second) = (from, false);
+        self.effects.push_back(Queued::OpenPort { id, family, wish, username, client, is_second });
         Ok(())
     }
 
@@ -215,24 +247,32 @@ impl Relay {
 
     fn answer_allocate(&mut self, id: AllocationId) {
         let Some(allocation) = self.table.by_id(id) else { return };
-        let Some(relayed) = allocation.relayed else { return };
+        if !allocation.is_ready() {
+            return;
+        }
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply =
-            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id)
-                .xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0)
-                .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
-                .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
+            Writer::new(&mut bytes, Method::Allocate, Class::Success, allocation.transaction_id);
+        let reply = allocation
+            .addresses()
+            .fold(reply, |reply, relayed| reply.xor_address(attr::XOR_RELAYED_ADDRESS, relayed.0))
+            .attribute(attr::LIFETIME, &allocation.granted_s.to_be_bytes())
+            .xor_address(attr::XOR_MAPPED_ADDRESS, allocation.client.remote);
         let reply = match &allocation.reserved {
             Some(token) => reply.attribute(attr::RESERVATION_TOKEN, token),
             None => reply,
         };
-        reply.integrity(&allocation.owner.key).finish();
+        let reply = match &allocation.second {
+            Second::Refused(family, why) => reply.address_error_code(*family, why.code()),
+            _ => reply,
+        };
+        reply.seal(&allocation.owner.seal).finish();
         let to = allocation.client;
         self.count_request(Method::Allocate, 0);
         self.reply(to, bytes);
     }
 
-    /// Refresh (RFC 8656 §8.2); a lifetime of 0 closes the allocation.
+    /// Refresh (RFC 8656 §8.2) of one relayed address or all; a lifetime of 0 closes.
     fn refresh(
         &mut self,
         now: Now,
@@ -240,20 +280,58 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let asked = Refresh::parse(&proven.request, allocation.family)?;
+        let asked = Refresh::parse(&proven.request)?;
+        if asked.family.is_some_and(|family| allocation.relayed_of(family).is_none()) {
+            return Err(FAMILY_MISMATCH);
+        }
         let to = allocation.client;
-        let granted_s = if asked.lifetime_s == 0 {
-            self.close(id, Closed::Released);
-            0
-        } else {
-            let granted_s = allocation.extend(now, asked.lifetime_s);
-            self.watch(id);
-            granted_s
+        let leaves_one = |family: Family| allocation.relayed_of(family.other()).is_some();
+        let granted_s = match asked.family {
+            Some(family) if asked.lifetime_s == 0 && leaves_one(family) => {
+                self.close_address(id, family);
+                0
+            }
+            _ if asked.lifetime_s == 0 => {
+                self.close(id, Closed::Released);
+                0
+            }
+            only => {
+                let granted_s = allocation.extend(now, asked.lifetime_s, only);
+                self.watch(id);
+                granted_s
+            }
         };
-        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.key), |reply| {
+        // Nothing comes twice over a stream.
+        if asked.lifetime_s == 0 && to.transport == Transport::Udp {
+            let owner = Owner { username: proven.username.clone(), seal: proven.seal };
+            self.farewells.remember(now, to, proven.request.transaction_id(), owner);
+        }
+        self.answer_refresh(to, proven, granted_s);
+        Ok(())
+    }
+
+    /// Whether this is a copy of the request that gave the client's last allocation back, or an
+    /// address of it. It must not end the next one, and its answer is that of the first
+    /// (RFC 8656 §8.2 would allow 437).
+    fn has_given_back(
+        &self,
+        now: Now,
+        from: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+    ) -> bool {
+        let owner = self.farewells.owner(now, from, proven.request.transaction_id());
+        gives_back(&proven.request) && owner.is_some_and(|it| it.username == proven.username)
+    }
+
+    fn answer_refresh(
+        &mut self,
+        to: ClientAddr,
+        proven: &Authenticated<Message<'_>>,
+        granted_s: u32,
+    ) {
+        self.succeed(to, Method::Refresh, &proven.request, Some(&proven.seal), |reply| {
             reply.attribute(attr::LIFETIME, &granted_s.to_be_bytes())
         });
-        Ok(())
     }
 
     /// CreatePermission (RFC 8656 §10.2): all of its peers or none.
@@ -264,20 +342,21 @@ impl Relay {
         proven: &Authenticated<Message<'_>>,
     ) -> Result<(), Invalid> {
         let peers = request::permission_peers(&proven.request)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
+        let policy = rules.policy;
         if !peers.iter().all(|peer| policy.permits(*peer)) {
             return Err(FORBIDDEN);
         }
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        if peers.iter().any(|peer| Family::of(&peer.ip()) != allocation.family) {
+        let is_served = |peer: &SocketAddr| allocation.relayed_of(Family::of(&peer.ip())).is_some();
+        if !peers.iter().all(is_served) {
             return Err(FAMILY_MISMATCH);
         }
-        let named = peers.iter().map(|peer| policy.canonical(*peer).ip());
-        let peers: Vec<_> = named.map(|ip| (ip, policy.any_port(ip))).collect();
-        allocation.permit(now, &peers, self.settings.permissions_max)?;
+        let peers: Vec<_> = peers.iter().map(|peer| policy.canonical(*peer).ip()).collect();
+        allocation.permit(now, &peers, rules, self.settings.permissions_max)?;
         let to = allocation.client;
         let method = Method::CreatePermission;
-        self.succeed(to, method, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, method, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -290,28 +369,22 @@ impl Relay {
     ) -> Result<(), Invalid> {
         let (number, peer) =
             request::channel_bind(&proven.request, self.settings.rfc5766_channels)?;
-        let policy = &self.settings.policy;
+        let rules = Rules::of(&self.settings, self.generation);
         let allocation = self.table.by_id(id).ok_or(ALLOCATION_MISMATCH)?;
-        let peer = policy.canonical(peer);
-        let relay = match policy.judge(peer) {
-            Judgement::Denied => return Err(FORBIDDEN),
-            Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-                return Err(FORBIDDEN);
-            }
-            Judgement::OwnRelay(relay) => Some(relay),
-            Judgement::Peer => None,
-        };
-        if Family::of(&peer.ip()) != allocation.family {
+        let peer = rules.policy.canonical(peer);
+        let family = Family::of(&peer.ip());
+        let relay = rules.way(peer, allocation.relayed_of(family)).map_err(|_| FORBIDDEN)?;
+        if allocation.relayed_of(family).is_none() {
             return Err(FAMILY_MISMATCH);
         }
         let limits = Limits {
             permissions_max: self.settings.permissions_max,
             channels_max: self.settings.channels_max,
+            strict_channels: self.settings.strict_channels,
         };
-        let any_port = policy.any_port(peer.ip());
-        allocation.bind(now, number, Flow::new(peer, relay), any_port, limits)?;
+        allocation.bind(now, number, Flow::new(peer, relay), rules, limits)?;
         let to = allocation.client;
-        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.key), |reply| reply);
+        self.succeed(to, Method::ChannelBind, &proven.request, Some(&proven.seal), |reply| reply);
         Ok(())
     }
 
@@ -320,14 +393,14 @@ impl Relay {
         to: ClientAddr,
         method: Method,
         request: &Message<'_>,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
         fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
     ) {
         self.count_request(method, 0);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let id = request.transaction_id();
         let reply = fill(Writer::new(&mut bytes, method, Class::Success, id));
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -337,23 +410,26 @@ impl Relay {
         method: Method,
         request: &Message<'_>,
         invalid: Invalid,
-        key: Option<&LongTermKey>,
+        seal: Option<&Seal>,
     ) {
-        let (code, unknown) = match invalid {
-            Invalid::Code(code) => (code, Vec::new()),
-            Invalid::Unknown(list) => (420, list),
+        let code = match invalid {
+            Invalid::Code(code) => code,
+            Invalid::Unknown(_) => 420,
+            Invalid::TryAlternate(_) => 300,
         };
         self.count_request(method, code);
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(code);
-        let reply = if unknown.is_empty() {
-            reply
-        } else {
-            let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
-            reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+        let reply = match invalid {
+            Invalid::Code(_) => reply,
+            Invalid::Unknown(unknown) => {
+                let list: Vec<u8> = unknown.into_iter().flat_map(u16::to_be_bytes).collect();
+                reply.attribute(attr::UNKNOWN_ATTRIBUTES, &list)
+            }
+            Invalid::TryAlternate(server) => reply.address(attr::ALTERNATE_SERVER, server),
         };
-        sign(reply, key).finish();
+        sign(reply, seal).finish();
         self.reply(to, bytes);
     }
 
@@ -377,10 +453,17 @@ impl Relay {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         let reply = Writer::new(&mut bytes, method, Class::Error, request.transaction_id());
         let reply = reply.error_code(refusal.code);
+        let credentials = &self.settings.credentials;
         let reply = if matches!(refusal.code, 401 | 438) {
+            let nonce = self.nonces.make(now, to, credentials.allows_anonymity());
             reply
-                .attribute(attr::REALM, self.settings.credentials.realm.as_bytes())
-                .attribute(attr::NONCE, &self.nonces.make(now, to))
+                .attribute(attr::REALM, credentials.realm().as_bytes())
+                .attribute(attr::NONCE, nonce.as_bytes())
+        } else {
+            reply
+        };
+        let reply = if matches!(refusal.code, 401 | 438) && offers_algorithms(to.transport) {
+            reply.attribute(attr::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
         } else {
             reply
         };
@@ -389,7 +472,7 @@ impl Relay {
         Verdict::Control
     }
 
-    fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
+    pub(crate) fn reply(&mut self, to: ClientAddr, bytes: Vec<u8>) {
         self.client_tx(to).add(bytes.len());
         self.effects.push_back(Queued::Reply { to, bytes });
     }
@@ -422,9 +505,14 @@ impl Relay {
     }
 }
 
-fn sign<'b>(reply: Writer<'b>, key: Option<&LongTermKey>) -> Writer<'b> {
-    match key {
-        Some(key) => reply.integrity(key),
+/// Whether a Refresh ends its allocation.
+fn gives_back(request: &Message<'_>) -> bool {
+    request.attribute(attr::LIFETIME) == Some(&[0; 4])
+}
+
+fn sign<'b>(reply: Writer<'b>, seal: Option<&Seal>) -> Writer<'b> {
+    match seal {
+        Some(seal) => reply.seal(seal),
         None => reply,
     }
 }

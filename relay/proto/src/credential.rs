@@ -6,8 +6,10 @@
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use md5::{Digest as _, Md5};
+use md5::Md5;
 use sha1::Sha1;
+
+use crate::algorithm::{self, Key, PasswordAlgorithm};
 
 /// A long-term key: `MD5(username ":" realm ":" password)` (RFC 8489 §9.2.2).
 pub type LongTermKey = [u8; 16];
@@ -48,21 +50,30 @@ pub fn split(username: &str) -> Option<(u64, &str)> {
     Some((expiry.parse().ok()?, user))
 }
 
-/// The long-term key of a user name, realm and password (RFC 8489 §9.2.2).
+/// The room of a user, without an expiry: `[<tenant>/]<room>` of `[<tenant>/]<room>.<peer>`. Other
+/// users have none.
+#[must_use]
+pub fn room_of(user: &str) -> Option<&str> {
+    user.split_once('.').map(|(room, _)| room)
+}
+
+/// The long-term key of a user name, realm and password where no algorithm is named
+/// (RFC 8489 §9.2.2).
 #[must_use]
 pub fn long_term_key(username: &str, realm: &str, password: &str) -> LongTermKey {
-    let mut hash = Md5::new();
-    for part in [username, ":", realm, ":", password] {
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().into()
+    algorithm::joined::<Md5>(&[username, realm, password]).into()
 }
 
 /// The long-term key that a REST user name has under `secret`, without heap allocation.
 #[must_use]
-pub(crate) fn rest_key(secret: &[u8], username: &str, realm: &str) -> LongTermKey {
+pub(crate) fn rest_key(
+    secret: &[u8],
+    username: &str,
+    realm: &str,
+    algorithm: PasswordAlgorithm,
+) -> Key {
     let mut buffer = [0; PASSWORD_LEN];
-    long_term_key(username, realm, write_password(secret, username, &mut buffer))
+    algorithm.key(username, realm, write_password(secret, username, &mut buffer))
 }
 
 /// Base64 length of a 20-byte HMAC.

@@ -9,23 +9,36 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod algorithm;
 pub mod allocation;
 pub mod attribute;
 pub mod auth;
 pub mod channel_data;
 mod control;
 pub mod credential;
+mod dual;
+mod farewell;
 pub mod framing;
+pub mod icmp;
 pub mod limit;
+pub mod nonce;
+pub mod operator;
 pub mod policy;
 pub mod relay;
+pub mod replace;
 pub mod request;
+pub mod revocation;
+pub mod shape;
+mod standing;
 pub mod stun;
 mod table;
 pub mod traffic;
 
 pub use address::{AllocationId, ClientAddr, Family, PeerAddr, RelayAddr, Transport};
+pub use icmp::IcmpError;
+pub use operator::{Alternates, Kicked};
 pub use relay::{Effect, Head, Keys, More, PortFailure, Relay, Settings, Snapshot, Verdict};
+pub use revocation::Who;
 pub use traffic::{DropReason, Traffic};
 
 /// One moment, read from both clocks together.

@@ -7,6 +7,7 @@
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::FixedState;
 
@@ -43,23 +44,26 @@ pub(crate) enum Kind {
     Refusal(Option<AuthFailure>),
 }
 
-/// The budget of every prefix: a /24 of IPv4, a /64 of IPv6.
+/// The budget of every prefix: a /24 of IPv4, a /64 of IPv6. Clones are the same budget: workers
+/// share it, because the kernel spreads the sources of a prefix over all of them.
+#[derive(Clone)]
 pub(crate) struct Limit {
-    buckets: Box<[Bucket]>,
+    /// Each with a lock of its own, which is held for a few comparisons.
+    buckets: Arc<[Mutex<Bucket>]>,
     hasher: FixedState,
 }
 
 impl Limit {
     /// Full budgets; `seed` keeps strangers from choosing whom they share a bucket with.
     pub fn new(seed: u64) -> Self {
-        let buckets = vec![Bucket::default(); BUCKETS].into_boxed_slice();
+        let buckets = (0..BUCKETS).map(|_| Mutex::default()).collect();
         Self { buckets, hasher: FixedState::with_seed(seed) }
     }
 
     /// Whether the reply may be sent; if so, it is charged.
-    pub fn allows(&mut self, now: Now, to: IpAddr, kind: Kind) -> bool {
+    pub fn allows(&self, now: Now, to: IpAddr, kind: Kind) -> bool {
         let prefix = prefix(to);
-        let bucket = self.bucket(prefix);
+        let mut bucket = self.bucket(prefix);
         // Nonces age by themselves and expired names say nothing of a password: neither is a
         // guess. Requests without credentials are still challenged, as a valid one begins so.
         let is_guess =
@@ -76,9 +80,9 @@ impl Limit {
     }
 
     /// A request from there was valid, so somebody there reads what is sent to them.
-    pub fn verified(&mut self, now: Now, from: IpAddr) {
+    pub fn verified(&self, now: Now, from: IpAddr) {
         let prefix = prefix(from);
-        let bucket = self.bucket(prefix);
+        let mut bucket = self.bucket(prefix);
         // The challenge that came before was read by whoever asked: it costs nothing after all.
         if bucket.known == Some(prefix) {
             bucket.known_share.give_back(KNOWN_INTERVAL_MS);
@@ -89,10 +93,12 @@ impl Limit {
         bucket.known_until_ms = now.mono_ms + KNOWN_MS;
     }
 
-    fn bucket(&mut self, prefix: Prefix) -> &mut Bucket {
+    fn bucket(&self, prefix: Prefix) -> MutexGuard<'_, Bucket> {
         let hash = self.hasher.hash_one(prefix) % BUCKETS as u64;
         let at = usize::try_from(hash).expect("a remainder of the number of buckets");
-        self.buckets.get_mut(at).expect("a remainder of the number of buckets")
+        let bucket = self.buckets.get(at).expect("a remainder of the number of buckets");
+        // Whoever panicked in here left numbers that are still numbers.
+        bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +115,7 @@ fn prefix(of: IpAddr) -> Prefix {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Bucket {
     unknown_share: Share,
     /// The prefix here that was valid last.
@@ -120,7 +126,7 @@ struct Bucket {
 }
 
 /// A token bucket, kept as the moment at which it is full again.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Share {
     full_at_ms: u64,
 }
@@ -142,7 +148,7 @@ impl Share {
 }
 
 /// Counts wrong credentials.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Guesses {
     count: u32,
     window_ends_ms: u64,
@@ -183,70 +189,80 @@ mod tests {
         text.parse().expect("address")
     }
 
-    fn allowed(limit: &mut Limit, now_ms: u64, to: &str, kind: Kind, asked: u64) -> usize {
+    fn allowed(limit: &Limit, now_ms: u64, to: &str, kind: Kind, asked: u64) -> usize {
         (0..asked).filter(|_| limit.allows(at(now_ms), ip(to), kind)).count()
     }
 
     #[test]
     fn prefix_gets_a_burst_and_then_ten_a_second() {
         for to in ["192.0.2.1", "2001:db8::1"] {
-            let mut limit = Limit::new(1);
-            assert_eq!(allowed(&mut limit, 0, to, CHALLENGE, 1_000), 100);
-            assert_eq!(allowed(&mut limit, 99, to, CHALLENGE, 1_000), 0);
-            assert_eq!(allowed(&mut limit, 1_000, to, CHALLENGE, 1_000), 10);
-            assert_eq!(allowed(&mut limit, 3_600_000, to, CHALLENGE, 1_000), 100, "no more saved");
+            let limit = Limit::new(1);
+            assert_eq!(allowed(&limit, 0, to, CHALLENGE, 1_000), 100);
+            assert_eq!(allowed(&limit, 99, to, CHALLENGE, 1_000), 0);
+            assert_eq!(allowed(&limit, 1_000, to, CHALLENGE, 1_000), 10);
+            assert_eq!(allowed(&limit, 3_600_000, to, CHALLENGE, 1_000), 100, "no more saved");
         }
     }
 
     #[test]
+    fn workers_have_one_budget_together() {
+        let limit = Limit::new(1);
+        let other = limit.clone();
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 60), 60);
+        assert_eq!(allowed(&other, 0, "192.0.2.2", CHALLENGE, 60), 40);
+        other.verified(at(0), ip("192.0.2.2"));
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 2_000), 1_000);
+    }
+
+    #[test]
     fn neighbours_share_and_strangers_do_not() {
-        let mut limit = Limit::new(1);
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 200), 100);
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.254", CHALLENGE, 1), 0);
-        assert_eq!(allowed(&mut limit, 0, "::ffff:192.0.2.7", CHALLENGE, 1), 0);
-        assert_eq!(allowed(&mut limit, 0, "192.0.3.1", CHALLENGE, 200), 100);
-        assert_eq!(allowed(&mut limit, 0, "2001:db8::1", CHALLENGE, 200), 100);
-        assert_eq!(allowed(&mut limit, 0, "2001:db8::ffff:0:0:1", CHALLENGE, 1), 0);
-        assert_eq!(allowed(&mut limit, 0, "2001:db8:0:1::1", CHALLENGE, 200), 100);
+        let limit = Limit::new(1);
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 200), 100);
+        assert_eq!(allowed(&limit, 0, "192.0.2.254", CHALLENGE, 1), 0);
+        assert_eq!(allowed(&limit, 0, "::ffff:192.0.2.7", CHALLENGE, 1), 0);
+        assert_eq!(allowed(&limit, 0, "192.0.3.1", CHALLENGE, 200), 100);
+        assert_eq!(allowed(&limit, 0, "2001:db8::1", CHALLENGE, 200), 100);
+        assert_eq!(allowed(&limit, 0, "2001:db8::ffff:0:0:1", CHALLENGE, 1), 0);
+        assert_eq!(allowed(&limit, 0, "2001:db8:0:1::1", CHALLENGE, 200), 100);
     }
 
     #[test]
     fn binding_leaves_half_for_challenges() {
-        let mut limit = Limit::new(1);
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.1", Kind::Binding, 200), 50);
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 200), 50);
-        assert_eq!(allowed(&mut limit, 1_000, "192.0.2.1", Kind::Binding, 200), 0);
-        assert_eq!(allowed(&mut limit, 1_000, "192.0.2.1", CHALLENGE, 200), 10);
+        let limit = Limit::new(1);
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", Kind::Binding, 200), 50);
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 200), 50);
+        assert_eq!(allowed(&limit, 1_000, "192.0.2.1", Kind::Binding, 200), 0);
+        assert_eq!(allowed(&limit, 1_000, "192.0.2.1", CHALLENGE, 200), 10);
     }
 
     #[test]
     fn valid_request_makes_its_prefix_known_for_ten_minutes() {
-        let mut limit = Limit::new(1);
+        let limit = Limit::new(1);
         limit.verified(at(0), ip("192.0.2.1"));
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.2", CHALLENGE, 2_000), 1_000);
-        assert_eq!(allowed(&mut limit, 500, "192.0.2.2", CHALLENGE, 2_000), 500);
-        assert_eq!(allowed(&mut limit, 599_999, "192.0.2.2", CHALLENGE, 2_000), 1_000);
-        assert_eq!(allowed(&mut limit, 600_000, "192.0.2.2", CHALLENGE, 2_000), 100);
-        assert_eq!(allowed(&mut limit, 0, "192.0.3.1", CHALLENGE, 2_000), 100, "nobody else");
+        assert_eq!(allowed(&limit, 0, "192.0.2.2", CHALLENGE, 2_000), 1_000);
+        assert_eq!(allowed(&limit, 500, "192.0.2.2", CHALLENGE, 2_000), 500);
+        assert_eq!(allowed(&limit, 599_999, "192.0.2.2", CHALLENGE, 2_000), 1_000);
+        assert_eq!(allowed(&limit, 600_000, "192.0.2.2", CHALLENGE, 2_000), 100);
+        assert_eq!(allowed(&limit, 0, "192.0.3.1", CHALLENGE, 2_000), 100, "nobody else");
     }
 
     /// However fast they come: thousands of allocations may be made through one NAT at once.
     #[test]
     fn challenge_that_is_answered_costs_nothing() {
-        let mut limit = Limit::new(1);
+        let limit = Limit::new(1);
         for _ in 0..10_000 {
-            assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 1), 1);
+            assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 1), 1);
             limit.verified(at(0), ip("192.0.2.1"));
         }
-        assert_eq!(allowed(&mut limit, 0, "192.0.2.1", CHALLENGE, 2_000), 1_000, "no more saved");
+        assert_eq!(allowed(&limit, 0, "192.0.2.1", CHALLENGE, 2_000), 1_000, "no more saved");
     }
 
     /// A victim's share is its own, whoever else is forged to push it out of the table.
     #[test]
     fn spray_of_prefixes_does_not_refill_a_bucket() {
-        let mut limit = Limit::new(1);
+        let limit = Limit::new(1);
         let victim = "192.0.2.1";
-        let mut replies = allowed(&mut limit, 0, victim, CHALLENGE, 200);
+        let mut replies = allowed(&limit, 0, victim, CHALLENGE, 200);
         for high in 0..65_536u32 {
             let other = IpAddr::V4(Ipv4Addr::from_bits((10 << 24) + (high << 8)));
             limit.allows(at(0), other, CHALLENGE);
@@ -259,7 +275,7 @@ mod tests {
     /// Colliding prefixes that are both known share 1,000 a second and never mint more.
     #[test]
     fn known_prefixes_that_take_turns_gain_nothing() {
-        let mut limit = Limit::new(1);
+        let limit = Limit::new(1);
         let mut replies = 0;
         for high in 0..8 * BUCKETS as u128 {
             let other = IpAddr::V6(Ipv6Addr::from_bits((0x2001 << 112) + (high << 64)));
@@ -271,16 +287,16 @@ mod tests {
 
     #[test]
     fn guessing_meets_silence_for_a_minute() {
-        let mut limit = Limit::new(1);
+        let limit = Limit::new(1);
         let from = "192.0.2.1";
-        assert_eq!(allowed(&mut limit, 5, from, GUESS, 19), 19);
-        assert_eq!(allowed(&mut limit, 10_005, from, GUESS, 20), 20, "another ten seconds");
-        assert_eq!(allowed(&mut limit, 11_000, from, GUESS, 1), 0);
-        assert_eq!(allowed(&mut limit, 70_999, from, GUESS, 1), 0);
-        assert_eq!(allowed(&mut limit, 11_000, from, CHALLENGE, 5), 5, "others may still begin");
+        assert_eq!(allowed(&limit, 5, from, GUESS, 19), 19);
+        assert_eq!(allowed(&limit, 10_005, from, GUESS, 20), 20, "another ten seconds");
+        assert_eq!(allowed(&limit, 11_000, from, GUESS, 1), 0);
+        assert_eq!(allowed(&limit, 70_999, from, GUESS, 1), 0);
+        assert_eq!(allowed(&limit, 11_000, from, CHALLENGE, 5), 5, "others may still begin");
         let stale = Kind::Refusal(Some(AuthFailure::StaleNonce));
-        assert_eq!(allowed(&mut limit, 11_000, from, stale, 30), 30);
-        assert_eq!(allowed(&mut limit, 11_000, "192.0.3.1", GUESS, 1), 1);
-        assert_eq!(allowed(&mut limit, 71_000, from, GUESS, 30), 20);
+        assert_eq!(allowed(&limit, 11_000, from, stale, 30), 30);
+        assert_eq!(allowed(&limit, 11_000, "192.0.3.1", GUESS, 1), 1);
+        assert_eq!(allowed(&limit, 71_000, from, GUESS, 30), 20);
     }
 }

@@ -100,7 +100,7 @@ pub struct RelayIp {
 }
 
 /// The operator's rules and what the edge knows of its host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PeerPolicy {
     /// Where relayed ports are, one per family.
     pub relay_ips: Vec<RelayIp>,

@@ -10,11 +10,18 @@ use crate::address::{
 };
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
-use crate::auth::{AuthFailure, Credentials, ExpiryMode, Nonces};
+use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
+use crate::farewell::Farewells;
 use crate::limit::Limit;
-use crate::policy::{Judgement, PeerPolicy};
+use crate::nonce::Nonces;
+use crate::operator::Alternates;
+use crate::policy::PeerPolicy;
+use crate::replace::Searches;
 use crate::request::{PortWish, check_understood};
+use crate::revocation::Revocations;
+use crate::shape::Rate;
+use crate::standing::{Generation, Reach, Rules};
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
 use crate::traffic::{Count, DropReason, Traffic};
@@ -43,6 +50,11 @@ pub struct Settings {
     pub session_s_max: Option<u32>,
     /// Channel numbers 0x5000 to 0x7FFF may be bound too, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
+    /// A channel passes only while its peer has a permission too, and neither its number nor its
+    /// peer can be bound to another for five minutes after it (RFC 8656 §12).
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself; `None` is without limit.
+    pub rate_max: Option<Rate>,
 }
 
 /// Entropy, handed in by whoever has some.
@@ -65,6 +77,8 @@ pub enum Verdict<'b> {
         to: PeerAddr,
         /// Its bytes.
         payload: &'b [u8],
+        /// The client wants it whole or not at all: DF is to be set (RFC 8656 §14).
+        dont_fragment: bool,
     },
     /// Send `head`, `payload` and `pad` zero bytes from the client's listener.
     ToClient {
@@ -166,13 +180,19 @@ pub enum Effect<'r> {
         wish: PortWish,
         /// Whose quota it counts against.
         user: &'r str,
+        /// The credential's whole user name.
+        username: &'r str,
         /// Where the user asks from.
         client: ClientAddr,
+        /// The allocation has a port of the other family, and its quota with it.
+        is_second: bool,
     },
-    /// Close the allocation's port and return its quota.
+    /// Close one of the allocation's ports; its quota returns with the last.
     ClosePort {
-        /// The allocation, which is gone already.
+        /// The allocation, which may be gone already.
         id: AllocationId,
+        /// Which of its ports.
+        family: Family,
     },
 }
 
@@ -185,6 +205,18 @@ pub enum PortFailure {
     Capacity,
     /// This server has no relay address of that family: 440.
     Family,
+}
+
+impl PortFailure {
+    /// The error code that tells a client (RFC 8656 §19).
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Quota => 486,
+            Self::Capacity => 508,
+            Self::Family => 440,
+        }
+    }
 }
 
 /// Whether [`Relay::tick`] left work.
@@ -205,11 +237,16 @@ pub enum Closed {
     Released,
     /// The client's stream ended (RFC 8656 §5).
     Disconnected,
+    /// Its silent client's user needed the place for another.
+    Replaced,
+    /// The operator ended it.
+    Kicked,
 }
 
 impl Closed {
     /// Every reason, in the order of a table by reason.
-    pub const ALL: [Self; 3] = [Self::Expired, Self::Released, Self::Disconnected];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::Released, Self::Disconnected, Self::Replaced, Self::Kicked];
 
     /// The label in `relay_allocations_closed_total{reason}`.
     #[must_use]
@@ -218,6 +255,8 @@ impl Closed {
             Self::Expired => "expired",
             Self::Released => "released",
             Self::Disconnected => "disconnected",
+            Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
         }
     }
 }
@@ -254,17 +293,26 @@ pub struct Snapshot {
 /// One worker's share of a TURN server.
 pub struct Relay {
     pub(crate) settings: Settings,
+    /// Which policy since the start this is.
+    pub(crate) generation: Generation,
+    /// Names that the operator revoked.
+    pub(crate) revocations: Revocations,
+    /// Nobody gets a new allocation here; where else there may be room.
+    pub(crate) draining: Option<Alternates>,
     pub(crate) nonces: Nonces,
     /// Replies that unverified sources may still get.
     pub(crate) limit: Limit,
     pub(crate) seed: [u8; 32],
     pub(crate) drawn: u64,
     pub(crate) table: Table,
+    pub(crate) farewells: Farewells,
     /// When to look at which allocation; an entry that is not its `deadline_ms` is void.
     deadlines: BinaryHeap<Reverse<(u64, AllocationId)>>,
     pub(crate) effects: VecDeque<Queued>,
     /// The effect that the edge is looking at.
-    current: Option<Queued>,
+    pub(crate) current: Option<Queued>,
+    /// Searches for allocations that give way.
+    pub(crate) searches: Searches,
     /// Reply buffers to be used again.
     pub(crate) buffers: Vec<Vec<u8>>,
     /// Counters; gauges are filled in by [`Relay::snapshot`].
@@ -274,9 +322,22 @@ pub struct Relay {
 /// An effect as it waits.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    Reply { to: ClientAddr, bytes: Vec<u8> },
-    OpenPort { id: AllocationId, family: Family, wish: PortWish, user: String, client: ClientAddr },
-    ClosePort { id: AllocationId },
+    Reply {
+        to: ClientAddr,
+        bytes: Vec<u8>,
+    },
+    OpenPort {
+        id: AllocationId,
+        family: Family,
+        wish: PortWish,
+        username: String,
+        client: ClientAddr,
+        is_second: bool,
+    },
+    ClosePort {
+        id: AllocationId,
+        family: Family,
+    },
 }
 
 impl Relay {
@@ -286,17 +347,29 @@ impl Relay {
         let seed = keys.seed.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
         Self {
             settings,
+            generation: Generation::default(),
+            revocations: Revocations::default(),
+            draining: None,
             nonces: Nonces::new(&keys.nonce),
             limit: Limit::new(seed),
             seed: keys.seed,
             drawn: 0,
             table: Table::new(seed),
+            farewells: Farewells::new(seed),
             deadlines: BinaryHeap::new(),
             effects: VecDeque::new(),
             current: None,
+            searches: Searches::default(),
             buffers: Vec::new(),
             counters: Snapshot::default(),
         }
+    }
+
+    /// One more worker of the same server: replies to unverified sources are one budget.
+    #[must_use]
+    pub fn beside(mut self, other: &Self) -> Self {
+        self.limit = other.limit.clone();
+        self
     }
 
     /// A datagram on a listener (RFC 8656 §11.2, §12.6; requests: RFC 8489 §6.3).
@@ -441,16 +514,25 @@ impl Relay {
         self.current = self.effects.pop_front();
         Some(match self.current.as_ref()? {
             Queued::Reply { to, bytes } => Effect::Reply { to: *to, bytes },
-            Queued::OpenPort { id, family, wish, user, client } => {
-                Effect::OpenPort { id: *id, family: *family, wish: *wish, user, client: *client }
+            Queued::OpenPort { id, family, wish, username, client, is_second } => {
+                Effect::OpenPort {
+                    id: *id,
+                    family: *family,
+                    wish: *wish,
+                    user: user_of(username),
+                    username,
+                    client: *client,
+                    is_second: *is_second,
+                }
             }
-            Queued::ClosePort { id } => Effect::ClosePort { id: *id },
+            Queued::ClosePort { id, family } => Effect::ClosePort { id: *id, family: *family },
         })
     }
 
     /// Ends what has expired, at most [`TICK_EXPIRIES_MAX`] a call. Call once a second, and
     /// again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
+        self.farewells.forget(now);
         for _ in 0..TICK_EXPIRIES_MAX {
             match self.deadlines.peek() {
                 Some(Reverse((due_ms, _))) if *due_ms <= now.mono_ms => {}
@@ -459,11 +541,14 @@ impl Relay {
             let Some(Reverse((due_ms, id))) = self.deadlines.pop() else { return More::No };
             match self.table.by_id(id).filter(|it| it.deadline_ms == Some(due_ms)) {
                 None => {}
-                Some(allocation) if allocation.is_live(now) => {
+                Some(allocation) if now.mono_ms < allocation.next_end_ms() => {
                     allocation.deadline_ms = None;
                     self.watch(id);
                 }
-                Some(_) => self.close(id, Closed::Expired),
+                Some(allocation) => {
+                    allocation.deadline_ms = None;
+                    self.end_due(now, id);
+                }
             }
         }
         More::Yes
@@ -474,7 +559,7 @@ impl Relay {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let mut all = self.counters.clone();
         all.allocations = self.table.len() as u64;
-        for allocation in self.table.iter().filter(|allocation| allocation.is_live(now)) {
+        for (_, allocation) in self.table.iter().filter(|(_, it)| it.is_live(now)) {
             let (permissions, channels) = allocation.live_counts(now);
             all.permissions += permissions as u64;
             all.channels += channels as u64;
@@ -492,19 +577,22 @@ impl Relay {
     pub(crate) fn close(&mut self, id: AllocationId, why: Closed) {
         let Some(allocation) = self.table.remove(id) else { return };
         // Its port may open yet: `port_opened` then finds nobody and closes it.
-        if allocation.relayed.is_none() {
+        for relayed in allocation.addresses() {
+            let family = Family::of(&relayed.0.ip());
+            self.effects.push_back(Queued::ClosePort { id, family });
+        }
+        if !allocation.is_ready() {
             return;
         }
         self.counters.conservation_errors += u64::from(!allocation.carried.is_conserved());
         self.counters.allocations_closed[why as usize] += 1;
-        self.effects.push_back(Queued::ClosePort { id });
         self.forget_void_deadlines();
     }
 
     /// Sees to it that [`Relay::tick`] looks at the allocation no later than it ends.
     pub(crate) fn watch(&mut self, id: AllocationId) {
         let Some(allocation) = self.table.by_id(id) else { return };
-        let ends_ms = allocation.expires_ms;
+        let ends_ms = allocation.next_end_ms();
         // One that ends later than it will be looked at is asked again then.
         if allocation.deadline_ms.is_none_or(|due_ms| ends_ms < due_ms) {
             allocation.deadline_ms = Some(ends_ms);
@@ -542,27 +630,25 @@ impl Relay {
         let Some((number, payload)) = channel_data::parse(bytes) else {
             return self.refuse(DropReason::Malformed);
         };
+        let rules = Rules::of(&self.settings, self.generation);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
-        let refused = if !allocation.is_live(now) {
-            DropReason::Expired
-        } else {
-            match allocation.channel(number) {
-                Some(channel) if channel.is_live(now) => {
-                    if !stun::looks_like_stun(payload) {
-                        channel.flow.saw(now, Direction::ToPeer);
-                    }
-                    let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                    return self.forward_to_peer(via, peer, relay, payload);
+        allocation.heard_s = now.second();
+        match allocation.live_channel(now, number, rules) {
+            Ok(channel) => {
+                if !stun::looks_like_stun(payload) {
+                    channel.flow.saw(now, Direction::ToPeer);
                 }
-                Some(_) => DropReason::Expired,
-                None => DropReason::NoChannel,
+                let (peer, relay) = (channel.flow.peer, channel.flow.relay);
+                self.forward_to_peer(now, via, peer, relay, payload, false)
             }
-        };
-        allocation.carried.from_client.add(payload.len());
-        allocation.carried.to_peers_dropped.add(payload.len());
-        self.refuse(refused)
+            Err(reason) => {
+                allocation.carried.from_client.add(payload.len());
+                allocation.carried.to_peers_dropped.add(payload.len());
+                self.refuse(reason)
+            }
+        }
     }
 
     /// A Send indication (RFC 8656 §11.2): no reply, whatever is wrong with it.
@@ -577,16 +663,19 @@ impl Relay {
         let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
             return self.refuse(DropReason::Malformed);
         };
-        let peer = self.settings.policy.canonical(peer);
+        let rules = Rules::of(&self.settings, self.generation);
+        let peer = rules.policy.canonical(peer);
+        let dont_fragment = wants_df(message, from, peer);
         let Some((via, allocation)) = self.table.by_client(from) else {
             return self.refuse(DropReason::NoAllocation);
         };
-        match may_send(&self.settings.policy, allocation, now, peer) {
+        allocation.heard_s = now.second();
+        match may_send(rules, allocation, now, peer) {
             Ok(relay) => {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
                 }
-                self.forward_to_peer(via, peer, relay, payload)
+                self.forward_to_peer(now, via, peer, relay, payload, dont_fragment)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -599,22 +688,29 @@ impl Relay {
     /// Counts a payload that may go to its peer.
     fn forward_to_peer<'b>(
         &mut self,
+        now: Now,
         via: AllocationId,
         peer: SocketAddr,
         relay: Option<RelayAddr>,
         payload: &'b [u8],
+        dont_fragment: bool,
     ) -> Verdict<'b> {
         let Some(allocation) = self.table.by_id(via) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_client.add(payload.len());
-        if let Some((to, from)) = relay.zip(allocation.relayed) {
+        if !allocation.may_pass(now, Direction::ToPeer, self.settings.rate_max, payload.len()) {
+            allocation.carried.to_peers_dropped.add(payload.len());
+            return self.refuse(DropReason::Shaped);
+        }
+        let family = Family::of(&peer.ip());
+        if let Some((to, from)) = relay.zip(allocation.relayed_of(family)) {
             allocation.carried.to_relay.add(payload.len());
             return Verdict::Hairpin { via, from, to, payload };
         }
         allocation.carried.to_peers.add(payload.len());
-        self.counters.traffic.peer.tx[Family::of(&peer.ip()).index()].add(payload.len());
-        Verdict::ToPeer { via, to: PeerAddr(peer), payload }
+        self.counters.traffic.peer.tx[family.index()].add(payload.len());
+        Verdict::ToPeer { via, to: PeerAddr(peer), payload, dont_fragment }
     }
 
     /// Decides a payload from a peer, which is another allocation of ours if `relay` is given.
@@ -627,11 +723,17 @@ impl Relay {
         payload: &'b [u8],
     ) -> Verdict<'b> {
         let id = self.indication_id();
+        let rules = Rules::of(&self.settings, self.generation);
         let Some(allocation) = self.table.by_id(at) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_peers.add(payload.len());
-        match framing(allocation, now, peer, relay, payload, id) {
+        let rate = self.settings.rate_max;
+        let framed = framing(allocation, now, rules, peer, relay, payload, id).and_then(|framed| {
+            let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
+            passes.then_some(framed).ok_or(DropReason::Shaped)
+        });
+        match framed {
             Ok((head, pad)) => {
                 allocation.carried.to_client.add(payload.len());
                 let to = allocation.client;
@@ -647,7 +749,7 @@ impl Relay {
     }
 
     /// A transaction id for a Data indication, where nobody answers: unique is enough.
-    fn indication_id(&mut self) -> stun::TransactionId {
+    pub(crate) fn indication_id(&mut self) -> stun::TransactionId {
         self.drawn = self.drawn.wrapping_add(1);
         let mut id = [0; 12];
         let bytes = self.seed.iter().skip(8).take(4).copied().chain(self.drawn.to_be_bytes());
@@ -666,45 +768,53 @@ impl Allocation {
     }
 }
 
+/// Whether DF is to be set: asked for, and neither leg is IPv6 (RFC 8656 §13, §14, §15).
+fn wants_df(message: &Message<'_>, from: ClientAddr, peer: SocketAddr) -> bool {
+    let translates = from.transport == Transport::Udp && from.remote.is_ipv6();
+    peer.is_ipv4() && !translates && message.attribute(attr::DONT_FRAGMENT).is_some()
+}
+
 /// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
 fn may_send(
-    policy: &PeerPolicy,
-    allocation: &Allocation,
+    rules: Rules<'_>,
+    allocation: &mut Allocation,
     now: Now,
     peer: SocketAddr,
 ) -> Result<Option<RelayAddr>, DropReason> {
     if !allocation.is_live(now) {
         return Err(DropReason::Expired);
     }
-    let permission = allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
-    if permission.any_port && peer.port() != 0 {
+    let family = Family::of(&peer.ip());
+    let reach = allocation.permission(now, peer.ip(), rules)?;
+    if !allocation.serves(now, family) {
+        return Err(DropReason::Expired);
+    }
+    if reach == Reach::AnyPort && peer.port() != 0 {
         return Ok(None);
     }
-    match policy.judge(peer) {
-        Judgement::OwnRelay(relay) if Some(relay) == allocation.relayed => {
-            Err(DropReason::PeerDenied)
-        }
-        Judgement::OwnRelay(relay) => Ok(Some(relay)),
-        Judgement::Peer => Ok(None),
-        Judgement::Denied => Err(DropReason::PeerDenied),
-    }
+    rules.way(peer, allocation.relayed_of(family))
 }
 
 /// How a payload from `peer` reaches the client: its channel, or a Data indication.
 fn framing(
     allocation: &mut Allocation,
     now: Now,
+    rules: Rules<'_>,
     peer: SocketAddr,
     relay: Option<RelayAddr>,
     payload: &[u8],
     id: stun::TransactionId,
 ) -> Result<(Head, u8), DropReason> {
-    if !allocation.is_live(now) {
+    if !allocation.is_live(now) || !allocation.serves(now, Family::of(&peer.ip())) {
         return Err(DropReason::Expired);
     }
     let is_media = !stun::looks_like_stun(payload);
     let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
-    if let Some(channel) = allocation.channel_of(now, peer) {
+    let is_permitted = !rules.strict || allocation.is_permitted(now, peer.ip());
+    if let Some(channel) = allocation.channel_of(now, peer).filter(|_| is_permitted) {
+        if !channel.is_allowed(rules) {
+            return Err(DropReason::PeerDenied);
+        }
         if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
             return Err(DropReason::TooBig);
         }
@@ -718,7 +828,7 @@ fn framing(
         };
         return Ok((Head::channel(number, length), pad));
     }
-    allocation.permission(now, peer.ip()).ok_or(DropReason::NoPermission)?;
+    allocation.permission(now, peer.ip(), rules)?;
     if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
         return Err(DropReason::TooBig);
     }

@@ -19,6 +19,8 @@ pub enum Invalid {
     Code(u16),
     /// 420, with the attributes that are not understood.
     Unknown(Vec<u16>),
+    /// 300: another server has room (RFC 8489 §10).
+    TryAlternate(SocketAddr),
 }
 
 /// The client broke the method's rules.
@@ -56,8 +58,10 @@ pub enum PortWish {
 /// Allocate, checked as far as it goes without state (RFC 8656 §7.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Allocate {
-    /// Family of the relayed address.
+    /// Family of the relayed address; of the first, if there are to be two.
     pub family: Family,
+    /// Whether an address of the other family is wanted too.
+    pub additional: bool,
     /// Granted lifetime in seconds.
     pub lifetime_s: u32,
     /// What EVEN-PORT asked for: whether to reserve the next port too.
@@ -81,7 +85,6 @@ impl Allocate {
         if token.is_some() && (even_port.is_some() || family.is_some()) {
             return Err(BAD_REQUEST);
         }
-        // A second address is not offered, but asking for one has rules all the same.
         let additional =
             optional(message, attr::ADDITIONAL_ADDRESS_FAMILY, attr::requested_family)?;
         let has_rival = token.is_some() || family.is_some() || even_port == Some(true);
@@ -90,7 +93,7 @@ impl Allocate {
         }
         let family = family.unwrap_or(Some(Family::V4)).ok_or(FAMILY_NOT_SUPPORTED)?;
         let lifetime_s = granted(optional(message, attr::LIFETIME, attr::lifetime)?);
-        Ok(Self { family, lifetime_s, even_port, token })
+        Ok(Self { family, additional: additional.is_some(), lifetime_s, even_port, token })
     }
 }
 
@@ -99,18 +102,18 @@ impl Allocate {
 pub struct Refresh {
     /// Granted lifetime in seconds; 0 closes the allocation.
     pub lifetime_s: u32,
+    /// Of the relayed address that is meant; all of them without it.
+    pub family: Option<Family>,
 }
 
 impl Refresh {
     /// # Errors
-    /// 400, or 443 if the allocation is of another family: the client's fault.
-    pub fn parse(message: &Message<'_>, allocated: Family) -> Result<Self, Invalid> {
+    /// 400, or 443 if no allocation can be of that family: the client's fault.
+    pub fn parse(message: &Message<'_>) -> Result<Self, Invalid> {
         let family = optional(message, attr::REQUESTED_ADDRESS_FAMILY, attr::requested_family)?;
-        if family.is_some_and(|family| family != Some(allocated)) {
-            return Err(FAMILY_MISMATCH);
-        }
+        let family = family.map(|family| family.ok_or(FAMILY_MISMATCH)).transpose()?;
         let asked = optional(message, attr::LIFETIME, attr::lifetime)?;
-        Ok(Self { lifetime_s: if asked == Some(0) { 0 } else { granted(asked) } })
+        Ok(Self { lifetime_s: if asked == Some(0) { 0 } else { granted(asked) }, family })
     }
 }
 
@@ -144,7 +147,7 @@ pub fn channel_bind(
 /// # Errors
 /// 420 with the list: the client's fault.
 pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
-    const UNDERSTOOD: [u16; 15] = [
+    const UNDERSTOOD: [u16; 19] = [
         attr::USERNAME,
         attr::MESSAGE_INTEGRITY,
         attr::ERROR_CODE,
@@ -159,7 +162,11 @@ pub fn check_understood(message: &Message<'_>) -> Result<(), Invalid> {
         attr::REQUESTED_ADDRESS_FAMILY,
         attr::EVEN_PORT,
         attr::REQUESTED_TRANSPORT,
+        attr::MESSAGE_INTEGRITY_SHA256,
+        attr::PASSWORD_ALGORITHM,
+        attr::USERHASH,
         attr::RESERVATION_TOKEN,
+        attr::DONT_FRAGMENT,
     ];
     let strange = |kind: &u16| attr::must_be_understood(*kind) && !UNDERSTOOD.contains(kind);
     let unknown: Vec<u16> = message.attributes().map(|(kind, _)| kind).filter(strange).collect();

@@ -18,11 +18,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
+use sha2::Sha256;
 
+use crate::address::Family;
+use crate::algorithm::{Integrity, Seal};
 use crate::attribute as attr;
-use crate::credential::LongTermKey;
 
 /// Length of the STUN header.
 pub const HEADER_LEN: usize = 20;
@@ -30,6 +32,9 @@ pub const HEADER_LEN: usize = 20;
 pub const MAGIC_COOKIE: u32 = 0x2112_A442;
 /// Length of the MESSAGE-INTEGRITY value: an HMAC-SHA1 (RFC 8489 §14.5).
 pub const INTEGRITY_LEN: usize = 20;
+/// Length of the MESSAGE-INTEGRITY-SHA256 value that is written; what is read may be cut to 16
+/// (RFC 8489 §14.6).
+pub const INTEGRITY_SHA256_LEN: usize = 32;
 
 const COOKIE: [u8; 4] = MAGIC_COOKIE.to_be_bytes();
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
@@ -120,8 +125,10 @@ pub struct Message<'b> {
     pub method: Option<Method>,
     /// Class.
     pub class: Class,
-    /// Offset of the MESSAGE-INTEGRITY attribute's header.
-    integrity_at: Option<usize>,
+    /// Offset of the header of MESSAGE-INTEGRITY.
+    sha1_at: Option<usize>,
+    /// Offset of the header of MESSAGE-INTEGRITY-SHA256.
+    sha256_at: Option<usize>,
 }
 
 impl<'b> Message<'b> {
@@ -144,12 +151,17 @@ impl<'b> Message<'b> {
             _ => Class::Error,
         };
         let method = Method::ALL.into_iter().find(|&method| message_type(method, class) == kind);
-        let mut message = Self { bytes, method, class, integrity_at: None };
+        let mut message = Self { bytes, method, class, sha1_at: None, sha256_at: None };
         let mut walk = Walk { bytes, at: HEADER_LEN };
         while let Some(found) = walk.step()? {
             match found.kind {
-                attr::MESSAGE_INTEGRITY if message.integrity_at.is_none() => {
-                    message.integrity_at = Some(found.at);
+                attr::MESSAGE_INTEGRITY
+                    if message.sha1_at.is_none() && message.sha256_at.is_none() =>
+                {
+                    message.sha1_at = Some(found.at);
+                }
+                attr::MESSAGE_INTEGRITY_SHA256 if message.sha256_at.is_none() => {
+                    message.sha256_at = Some(found.at);
                 }
                 // FINGERPRINT counts as the last attribute only (RFC 8489 §14.7).
                 attr::FINGERPRINT if walk.at == bytes.len() => {
@@ -168,9 +180,10 @@ impl<'b> Message<'b> {
         id.expect("parse checked the header")
     }
 
-    /// The attributes that count: up to MESSAGE-INTEGRITY, which ends the list (RFC 8489 §14.5).
+    /// The attributes that count: up to the first integrity attribute, which ends the list
+    /// (RFC 8489 §14.5, §14.6).
     pub fn attributes(&self) -> impl Iterator<Item = (u16, &'b [u8])> + use<'b> {
-        let end = self.integrity_at.unwrap_or(self.bytes.len());
+        let end = self.sha1_at.or(self.sha256_at).unwrap_or(self.bytes.len());
         let mut walk = Walk { bytes: self.bytes.get(..end).unwrap_or_default(), at: HEADER_LEN };
         std::iter::from_fn(move || {
             walk.step().ok().flatten().map(|found| (found.kind, found.value))
@@ -189,19 +202,47 @@ impl<'b> Message<'b> {
         read_xor_address(value, &self.transaction_id())
     }
 
-    /// The MESSAGE-INTEGRITY value, of whatever length; `None` if there is none.
+    /// Which attribute protects the message: the better one of those present
+    /// (RFC 8489 §9.2.4). The other one is not looked at.
+    #[must_use]
+    pub fn protection(&self) -> Option<Integrity> {
+        match (self.sha1_at, self.sha256_at) {
+            (_, Some(_)) => Some(Integrity::Sha256),
+            (Some(_), None) => Some(Integrity::Sha1),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether there is a MESSAGE-INTEGRITY, even if another attribute protects the message.
+    #[must_use]
+    pub fn has_sha1(&self) -> bool {
+        self.sha1_at.is_some()
+    }
+
+    /// The value of the attribute that protects the message, of whatever length.
     #[must_use]
     pub fn integrity(&self) -> Option<&'b [u8]> {
-        let mut walk = Walk { bytes: self.bytes, at: self.integrity_at? };
+        let mut walk = Walk { bytes: self.bytes, at: self.sha256_at.or(self.sha1_at)? };
         walk.step().ok().flatten().map(|found| found.value)
     }
 
-    /// Whether MESSAGE-INTEGRITY was made with `key`, compared in constant time.
+    /// Whether what protects the message was made with `key`, compared in constant time.
     #[must_use]
     pub fn verify(&self, key: &[u8]) -> bool {
-        let (Some(at), Some(value)) = (self.integrity_at, self.integrity()) else { return false };
-        let covered = self.bytes.get(..at).unwrap_or_default();
-        value.len() == INTEGRITY_LEN && integrity_mac(covered, key).verify_slice(value).is_ok()
+        let (Some(by), Some(value)) = (self.protection(), self.integrity()) else { return false };
+        let covered = self.sha256_at.or(self.sha1_at).and_then(|at| self.bytes.get(..at));
+        let covered = covered.unwrap_or_default();
+        by.allows_len(value.len())
+            && match by {
+                Integrity::Sha1 => {
+                    let mac: Hmac<Sha1> = integrity_mac(covered, key, value.len());
+                    mac.verify_slice(value).is_ok()
+                }
+                Integrity::Sha256 => {
+                    let mac: Hmac<Sha256> = integrity_mac(covered, key, value.len());
+                    mac.verify_truncated_left(value).is_ok()
+                }
+            }
     }
 
     /// Length of the whole message in bytes.
@@ -223,14 +264,15 @@ pub fn looks_like_stun(payload: &[u8]) -> bool {
     payload.first().is_some_and(|byte| *byte < 4) && payload.get(4..8) == Some(&COOKIE[..])
 }
 
-/// The HMAC over `covered`, with the length field as if MESSAGE-INTEGRITY were the last attribute.
-fn integrity_mac(covered: &[u8], key: &[u8]) -> Hmac<Sha1> {
-    let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of any length");
+/// The HMAC over `covered`, with the length field as if its own attribute, with a value of
+/// `value_len` bytes, were the last one.
+fn integrity_mac<M: Mac + KeyInit>(covered: &[u8], key: &[u8], value_len: usize) -> M {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     let length = covered
         .len()
         .saturating_sub(HEADER_LEN)
         .saturating_add(ATTRIBUTE_HEADER_LEN)
-        .saturating_add(INTEGRITY_LEN);
+        .saturating_add(value_len);
     mac.update(covered.get(..2).unwrap_or_default());
     mac.update(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
     mac.update(covered.get(4..).unwrap_or_default());
@@ -311,6 +353,19 @@ impl<'b> Writer<'b> {
         self.attribute(kind, value.get(..length).unwrap_or_default())
     }
 
+    /// Adds an address as it is: XORed with nothing (RFC 8489 §14.1).
+    #[must_use]
+    pub fn address(self, kind: u16, address: SocketAddr) -> Self {
+        let family = if address.is_ipv4() { FAMILY_V4 } else { FAMILY_V6 };
+        let mut value = vec![0, family];
+        value.extend(address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => value.extend(ip.octets()),
+            IpAddr::V6(ip) => value.extend(ip.octets()),
+        }
+        self.attribute(kind, &value)
+    }
+
     /// Adds ERROR-CODE without a reason phrase (RFC 8489 §14.8).
     #[must_use]
     pub fn error_code(self, code: u16) -> Self {
@@ -318,11 +373,36 @@ impl<'b> Writer<'b> {
         self.attribute(attr::ERROR_CODE, &[0, 0, number(code / 100), number(code % 100)])
     }
 
+    /// Adds ADDRESS-ERROR-CODE without a reason phrase (RFC 8656 §18.12).
+    #[must_use]
+    pub fn address_error_code(self, family: Family, code: u16) -> Self {
+        let number = |part: u16| u8::try_from(part).expect("STUN codes are 300 to 699");
+        let family = if family == Family::V4 { FAMILY_V4 } else { FAMILY_V6 };
+        let value = [family, 0, number(code / 100), number(code % 100)];
+        self.attribute(attr::ADDRESS_ERROR_CODE, &value)
+    }
+
     /// Adds MESSAGE-INTEGRITY over everything before it (RFC 8489 §14.5).
     #[must_use]
-    pub fn integrity(self, key: &LongTermKey) -> Self {
-        let mac: [u8; INTEGRITY_LEN] = integrity_mac(self.out, key).finalize().into_bytes().into();
-        self.attribute(attr::MESSAGE_INTEGRITY, &mac)
+    pub fn integrity(self, key: &[u8]) -> Self {
+        let mac: Hmac<Sha1> = integrity_mac(self.out, key, INTEGRITY_LEN);
+        self.attribute(attr::MESSAGE_INTEGRITY, &mac.finalize().into_bytes())
+    }
+
+    /// Adds MESSAGE-INTEGRITY-SHA256 over everything before it (RFC 8489 §14.6).
+    #[must_use]
+    pub fn integrity_sha256(self, key: &[u8]) -> Self {
+        let mac: Hmac<Sha256> = integrity_mac(self.out, key, INTEGRITY_SHA256_LEN);
+        self.attribute(attr::MESSAGE_INTEGRITY_SHA256, &mac.finalize().into_bytes())
+    }
+
+    /// Adds the integrity attribute of a seal.
+    #[must_use]
+    pub fn seal(self, seal: &Seal) -> Self {
+        match seal.by {
+            Integrity::Sha1 => self.integrity(seal.key.as_bytes()),
+            Integrity::Sha256 => self.integrity_sha256(seal.key.as_bytes()),
+        }
     }
 
     /// Adds FINGERPRINT over everything before it (RFC 8489 §14.7).

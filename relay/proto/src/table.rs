@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use crate::address::{AllocationId, ClientAddr, RelayAddr};
+use crate::address::{AllocationId, ClientAddr, Family, RelayAddr};
 use crate::allocation::Allocation;
+use crate::dual::{Leg, Second};
 
-/// The slab and its indexes. A client and a relayed address have at most one allocation each.
+/// The slab and its indexes. A client and a relayed address have at most one allocation each;
+/// an allocation has a relayed address of each family at most.
 pub(crate) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -46,11 +48,16 @@ impl Table {
         AllocationId { index, generation: slot.generation }
     }
 
-    /// Makes an allocation known by its relayed address.
+    /// Makes an allocation known by a relayed address, its first or its second.
     pub fn open(&mut self, id: AllocationId, relayed: RelayAddr) -> Option<&mut Allocation> {
         let slot = self.slots.get_mut(id.index())?;
         let allocation = slot.allocation.as_mut().filter(|_| slot.generation == id.generation)?;
-        allocation.relayed = Some(relayed);
+        if allocation.relayed.is_none() {
+            allocation.relayed = Some(relayed);
+        } else {
+            let expires_ms = allocation.expires_ms;
+            allocation.second = Second::Open(Box::new(Leg { relayed, expires_ms }));
+        }
         self.by_relay.insert(relayed, id.index);
         Some(allocation)
     }
@@ -62,10 +69,16 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         self.by_client.remove(&allocation.client);
-        if let Some(relayed) = allocation.relayed {
+        for relayed in allocation.addresses() {
             self.by_relay.remove(&relayed);
         }
         Some(allocation)
+    }
+
+    /// Takes one of an allocation's two addresses away; `false` if it has not both.
+    pub fn end_address(&mut self, id: AllocationId, family: Family) -> bool {
+        let ended = self.by_id(id).and_then(|allocation| allocation.end_address(family));
+        ended.is_some_and(|relayed| self.by_relay.remove(&relayed).is_some())
     }
 
     /// The allocation with this id.
@@ -87,8 +100,11 @@ impl Table {
     }
 
     /// Every allocation, in the order of the slots.
-    pub fn iter(&self) -> impl Iterator<Item = &Allocation> {
-        self.slots.iter().filter_map(|slot| slot.allocation.as_deref())
+    pub fn iter(&self) -> impl Iterator<Item = (AllocationId, &Allocation)> {
+        (0..).zip(&self.slots).filter_map(|(index, slot)| {
+            let id = AllocationId { index, generation: slot.generation };
+            Some((id, slot.allocation.as_deref()?))
+        })
     }
 
     /// How many there are.

@@ -2,16 +2,22 @@
 //! rows of the conformance table stand beside the tests that hold them.
 
 mod relay {
+    mod algorithms;
     mod allocate;
     mod auth;
     mod budget;
     mod channel;
     mod counters;
     mod data;
+    mod dual;
     mod framing;
     mod hairpin;
+    mod header;
+    mod limits;
     mod model;
+    mod operator;
     mod oracle;
+    mod oracle_sha256;
     mod permission;
     mod properties;
     mod refresh;

@@ -1,4 +1,4 @@
-//! HTTP for the operator: `/metrics` and `/healthz`, on loopback unless a token guards them.
+//! HTTP for the operator: `/metrics`, `/healthz` and `/api/v1`, on loopback unless a token guards them.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::api;
+use crate::control::Control;
 use crate::metrics::Page;
 use crate::settings::SettingError;
 
@@ -53,6 +57,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, SettingError> {
 pub fn serve(
     listener: TcpListener,
     page: Page,
+    control: Arc<Control>,
     token: Option<String>,
 ) -> Result<Server, SettingError> {
     let failed = |error: io::Error| SettingError::new("admin", error);
@@ -60,7 +65,7 @@ pub fn serve(
     let (stop, stopped) = oneshot::channel();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let site = Arc::new(Site { page, token, loopback: address.ip().is_loopback() });
+    let site = Arc::new(Site { page, control, token, loopback: address.ip().is_loopback() });
     let thread = std::thread::Builder::new().name("relay-admin".into()).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
@@ -96,6 +101,7 @@ impl Drop for Server {
 
 struct Site {
     page: Page,
+    control: Arc<Control>,
     token: Option<String>,
     loopback: bool,
 }
@@ -142,19 +148,29 @@ impl Site {
         if !self.is_authorised(request.headers()) {
             return text(StatusCode::UNAUTHORIZED, "A bearer token is needed.\n");
         }
+        if !is_from_here(request.headers()) {
+            return text(StatusCode::FORBIDDEN, "Pages of other sites are not served here.\n");
+        }
+        if let Some(path) = request.uri().path().strip_prefix(api::PREFIX) {
+            let query = request.uri().query();
+            let (status, answer) = api::answer(&self.control, request.method(), path, query);
+            let mut answer = text(status, format!("{answer}\n"));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            return answer;
+        }
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is served here.\n");
         }
         match request.uri().path() {
             "/metrics" => {
                 let mut answer = text(StatusCode::OK, self.page.metrics());
-                let kind = hyper::header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
+                let kind = HeaderValue::from_static(prometheus::TEXT_FORMAT);
                 answer.headers_mut().insert(CONTENT_TYPE, kind);
                 answer
             }
             "/healthz" if self.page.is_healthy() => text(StatusCode::OK, "ok\n"),
             "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "a packet thread is stuck\n"),
-            _ => text(StatusCode::NOT_FOUND, "Here are /metrics and /healthz.\n"),
+            _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /healthz and /api/v1.\n"),
         }
     }
 
@@ -172,6 +188,15 @@ impl Site {
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         given.as_bytes().ct_eq(token.as_bytes()).into()
     }
+}
+
+/// Whether no page of another site has made a browser send this: such a request carries the
+/// site's `Origin`, unless it is a plain GET.
+fn is_from_here(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    host.is_some_and(|host| origin.is_some_and(|(_, of)| of.eq_ignore_ascii_case(host)))
 }
 
 /// Whether a `Host`, with or without a port, is this machine's own name or a loopback address.

@@ -7,15 +7,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
+use relay_proto::Alternates;
 use relay_proto::address::Family;
 use relay_proto::auth::ExpiryMode;
 use relay_proto::policy::{Cidr, RelayIp};
 use relay_proto::request::LIFETIME_S_MIN;
+use relay_proto::shape::Rate;
 
 use crate::host;
 use crate::quota::Limits;
+use crate::secrets::{SecretFile, Signature};
 use crate::settings::{Flag, Kind, SettingError, Settings};
 
 /// Program name on the command line and, in capitals, in the environment.
@@ -102,6 +107,24 @@ pub const FLAGS: &[Flag] = &[
         "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
     ),
     Flag::new(
+        "max-bps-per-allocation",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload of one allocation in bits a second, each way for itself; 0 is off",
+    ),
+    Flag::new(
+        "max-bps",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload that the whole relay sends in bits a second; 0 is off",
+    ),
+    Flag::new(
+        "max-bytes-per-credential",
+        Kind::One("BYTES"),
+        Some("0"),
+        "Most payload that is carried with one credential, both ways together; 0 is off",
+    ),
+    Flag::new(
         "max-session",
         Kind::One("SECONDS"),
         Some("14400"),
@@ -114,10 +137,34 @@ pub const FLAGS: &[Flag] = &[
         "What a credential's expiry ends: new allocations, or refreshes too",
     ),
     Flag::new(
+        "strict-channels",
+        Kind::Switch,
+        None,
+        "Channels need a live permission, and five minutes' rest before they are bound to others",
+    ),
+    Flag::new(
         "rfc5766-channels",
         Kind::Switch,
         None,
         "Accept channel numbers up to 0x7FFF, from clients older than RFC 8656",
+    ),
+    Flag::new(
+        "alternate-server",
+        Kind::Many("IP:PORT"),
+        None,
+        "Where new clients are sent while draining, one per family; else they get 508",
+    ),
+    Flag::new(
+        "drain-limit",
+        Kind::One("SECONDS"),
+        Some("600"),
+        "How long a draining relay waits for its last allocation",
+    ),
+    Flag::new(
+        "preserve-dscp",
+        Kind::Switch,
+        None,
+        "Copy the DSCP of IP headers, which marks urgent packets, to peers and clients",
     ),
     Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
     Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
@@ -134,6 +181,48 @@ pub const FLAGS: &[Flag] = &[
         "Where the secret is kept [default: $STATE_DIRECTORY, else ./state]",
     ),
 ];
+
+/// Settings that a reload applies while calls go on; the others need a restart.
+pub const RELOADED: &[&str] = &[
+    "allocations-per-room",
+    "allocations-per-user",
+    "allow-peer",
+    "alternate-server",
+    "deny-peer",
+    "drain-limit",
+    "expiry-mode",
+    "max-allocations",
+    "max-bps",
+    "max-bps-per-allocation",
+    "max-bytes-per-credential",
+    "max-session",
+    "rfc5766-channels",
+    "secret-file",
+    "state-dir",
+    "strict-channels",
+    "user",
+    "users-per-ip",
+];
+
+/// Reads a configuration again, from where it came from.
+#[derive(Clone)]
+pub struct Source(Arc<dyn Fn() -> Result<Config, SettingError> + Send + Sync>);
+
+impl Source {
+    /// `read` gives the configuration as it is now, without making what is missing:
+    /// [`Config::from_settings_again`].
+    pub fn new(read: impl Fn() -> Result<Config, SettingError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The configuration of now.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn read(&self) -> Result<Config, SettingError> {
+        (self.0)()
+    }
+}
 
 /// What a relay is started with. Its debug form names addresses only.
 #[derive(Clone)]
@@ -152,6 +241,10 @@ pub struct Config {
     pub realm: String,
     /// Shared secrets; the first mints.
     pub secrets: Vec<Vec<u8>>,
+    /// Where they are kept.
+    pub secret_file: SecretFile,
+    /// The state of that file just before it was read.
+    pub secret_file_seen: Option<Signature>,
     /// Static users and their passwords.
     pub users: BTreeMap<String, String>,
     /// Opened peer networks.
@@ -168,12 +261,30 @@ pub struct Config {
     pub expiry_mode: ExpiryMode,
     /// Accept the channel numbers of RFC 5766.
     pub rfc5766_channels: bool,
+    /// Copy the DSCP towards peers and clients.
+    pub preserve_dscp: bool,
+    /// Channels need a live permission and stay their pair's for five minutes.
+    pub strict_channels: bool,
+    /// Most payload of one allocation, each way for itself.
+    pub allocation_rate_max: Option<Rate>,
+    /// Most payload that the whole relay sends.
+    pub rate_max: Option<Rate>,
+    /// Most payload carried with one credential in bytes, both ways together.
+    pub credential_bytes_max: Option<u64>,
+    /// Where a draining relay sends new clients.
+    pub alternates: Alternates,
+    /// How long it waits for its last allocation.
+    pub drain_limit: Duration,
     /// Packet threads.
     pub workers: usize,
     /// HTTP for metrics and health.
     pub admin: SocketAddr,
     /// Bearer token of the admin address.
     pub admin_token: Option<String>,
+    /// What all of this was made from.
+    pub given: Settings,
+    /// Where a reload reads it again; `None` refuses to.
+    pub source: Option<Source>,
 }
 
 impl fmt::Debug for Config {
@@ -189,6 +300,19 @@ impl Config {
     /// # Errors
     /// The first setting that cannot be used: the operator's mistake, or the host's state.
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingError> {
+        let file = secret_file(settings)?;
+        if file.is_own {
+            make_secret_if_missing(&file.path)?;
+        }
+        Self::from_settings_again(settings)
+    }
+
+    /// Checks every setting of a program that runs already: a secret that is missing now was
+    /// there before, and is not made anew.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used: the operator's mistake, or the host's state.
+    pub fn from_settings_again(settings: &Settings) -> Result<Self, SettingError> {
         let listen_is_default = !settings.given("listen");
         let listen = if listen_is_default {
             vec![([0, 0, 0, 0], 3478).into(), (std::net::Ipv6Addr::UNSPECIFIED, 3478).into()]
@@ -201,11 +325,9 @@ impl Config {
             return Err(SettingError::new("min-port", text));
         }
         let (admin, admin_token) = admin(settings)?;
-        let secret_file = settings.one::<PathBuf>("secret-file")?;
-        let secrets = match secret_file {
-            Some(path) => load_secrets(&path)?,
-            None => load_or_make_secret(&state_dir(settings)?.join("turn-secret"))?,
-        };
+        let secret_file = secret_file(settings)?;
+        let secret_file_seen = secret_file.signature();
+        let secrets = secret_file.read()?;
         let workers = match settings.one("workers")? {
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
@@ -221,6 +343,8 @@ impl Config {
             ports,
             realm: settings.required("realm")?,
             secrets,
+            secret_file,
+            secret_file_seen,
             users: users(settings)?,
             allow_peers: settings.many("allow-peer")?,
             deny_peers: settings.many("deny-peer")?,
@@ -237,9 +361,21 @@ impl Config {
             session_s_max: session_s_max(settings)?,
             expiry_mode: settings.required("expiry-mode")?,
             rfc5766_channels: settings.switch("rfc5766-channels")?,
+            preserve_dscp: settings.switch("preserve-dscp")?,
+            strict_channels: settings.switch("strict-channels")?,
+            allocation_rate_max: Rate::from_bps(settings.required("max-bps-per-allocation")?),
+            rate_max: Rate::from_bps(settings.required("max-bps")?),
+            credential_bytes_max: match settings.required("max-bytes-per-credential")? {
+                0 => None,
+                bytes => Some(bytes),
+            },
+            alternates: alternates(settings)?,
+            drain_limit: Duration::from_secs(settings.required("drain-limit")?),
             workers,
             admin,
             admin_token,
+            given: settings.clone(),
+            source: None,
         })
     }
 
@@ -283,11 +419,17 @@ pub fn load_secrets(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
     Ok(lines.into_iter().map(|line| line.as_bytes().to_vec()).collect())
 }
 
-/// The secret of a state directory, made from 32 random bytes if there is none yet.
-fn load_or_make_secret(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
-    let wrong = |error: std::io::Error| {
-        SettingError::new("state-dir", format!("{}: {error}", path.display()))
-    };
+/// `--secret-file`, else the file that the state directory has.
+fn secret_file(settings: &Settings) -> Result<SecretFile, SettingError> {
+    Ok(match settings.one("secret-file")? {
+        Some(path) => SecretFile { path, is_own: false },
+        None => SecretFile { path: state_dir(settings)?.join("turn-secret"), is_own: true },
+    })
+}
+
+/// Makes the secret of a state directory from 32 random bytes if there is none yet.
+fn make_secret_if_missing(path: &Path) -> Result<(), SettingError> {
+    let wrong = |error| wrong_state(path, error);
     if !path.exists() {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(wrong)?;
@@ -310,7 +452,17 @@ fn load_or_make_secret(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
             _ => {}
         }
     }
-    let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode();
+    Ok(())
+}
+
+fn wrong_state(path: &Path, error: std::io::Error) -> SettingError {
+    SettingError::new("state-dir", format!("{}: {error}", path.display()))
+}
+
+/// Reads the secrets of a state directory, which nobody else may.
+pub(crate) fn load_own_secrets(path: &Path) -> Result<Vec<Vec<u8>>, SettingError> {
+    let mode =
+        std::fs::metadata(path).map_err(|error| wrong_state(path, error))?.permissions().mode();
     if mode & 0o007 != 0 {
         let text = format!("{}: everybody may read it; run chmod 600 on it", path.display());
         return Err(SettingError::new("state-dir", text));
@@ -352,6 +504,22 @@ fn users(settings: &Settings) -> Result<BTreeMap<String, String>, SettingError> 
         _ => Err(SettingError::new("user", "the form is NAME:PASSWORD")),
     };
     settings.many::<String>("user")?.into_iter().map(pair).collect()
+}
+
+/// Where new clients are sent while draining.
+fn alternates(settings: &Settings) -> Result<Alternates, SettingError> {
+    let mut alternates = Alternates::default();
+    for server in settings.many("alternate-server")? {
+        let is_second = match server {
+            SocketAddr::V4(server) => alternates.v4.replace(server).is_some(),
+            SocketAddr::V6(server) => alternates.v6.replace(server).is_some(),
+        };
+        if is_second {
+            let text = format!("{server}: one address per family, not more");
+            return Err(SettingError::new("alternate-server", text));
+        }
+    }
+    Ok(alternates)
 }
 
 /// The relay's addresses: as given, or those of the routes out, with their external forms.
@@ -415,9 +583,10 @@ fn unlimited_if_zero(limit: usize) -> usize {
     if limit == 0 { usize::MAX } else { limit }
 }
 
-/// Nine tenths of the ports, and no more than there are descriptors for.
+/// Nine tenths of the ports, and no more than there are descriptors for: a relayed port takes one,
+/// a client's stream another.
 fn default_allocations_max((first, last): (u16, u16)) -> usize {
     let ports = usize::from(last - first) + 1;
     let descriptors = host::descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED);
-    (ports * 9 / 10).clamp(1, usize::try_from(descriptors).unwrap_or(usize::MAX).max(1))
+    (ports * 9 / 10).clamp(1, usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(1))
 }

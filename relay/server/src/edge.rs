@@ -2,22 +2,27 @@
 //!
 //! Datagrams lie in an [`Arena`] until what was decided about them is sent.
 
+mod relayed;
+
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use relay_proto::relay::{Effect, Head, More, Relay, Verdict};
-use relay_proto::{AllocationId, ClientAddr, DropReason, Now, PeerAddr, RelayAddr};
+use relay_proto::{AllocationId, ClientAddr, DropReason, Family, Now, PeerAddr, RelayAddr};
 
+use crate::caps::Usage;
 use crate::quota::Holder;
 use crate::ring::Rings;
 use crate::shared::{Mailbox, OpenPort, Shared};
-use crate::socket::{Arena, Epoll, Outgoing, Sender, Span};
+use crate::socket::{self, Arena, Epoll, Sender, Span};
+use relayed::{PortKey, Ports, send_to_peers};
 
 /// Fewest free slots with which a socket is read; below, what waits is sent first.
 const SLOTS_LOW: usize = 16;
 /// Most payloads taken from one ring before sockets are looked at again.
 const RING_POPS_MAX: usize = 128;
+/// Most errors taken from one relayed port before others are looked at.
+const ERRORS_MAX: usize = 16;
 
 /// The clients of a worker: where payloads and replies for them go.
 pub trait Clients {
@@ -34,6 +39,9 @@ pub trait Clients {
         to: ClientAddr,
         bytes: &[u8],
     ) -> Result<(), DropReason>;
+
+    /// Ends a client that was kicked: what waits for it is dropped.
+    fn cut_off(&mut self, relay: &mut Relay, client: ClientAddr);
 
     /// How many datagrams from clients the kernel threw away since this was last asked.
     fn lost_by_kernel(&mut self) -> u64;
@@ -67,11 +75,23 @@ pub struct Edge<C> {
 struct Queued {
     way: Way,
     payload: Span,
+    /// The traffic class it came with, if that is preserved.
+    class: u8,
 }
 
 enum Way {
-    ToClient { via: AllocationId, to: ClientAddr, head: Head, pad: u8 },
-    ToPeer { via: AllocationId, to: PeerAddr },
+    ToClient {
+        via: AllocationId,
+        to: ClientAddr,
+        head: Head,
+        pad: u8,
+    },
+    /// `whole` datagrams are not fragmented.
+    ToPeer {
+        via: AllocationId,
+        to: PeerAddr,
+        whole: bool,
+    },
 }
 
 impl Way {
@@ -79,7 +99,19 @@ impl Way {
     fn socket(&self) -> (bool, usize) {
         match self {
             Self::ToClient { to, .. } => (false, to.listener.into()),
-            Self::ToPeer { via, .. } => (true, via.index()),
+            Self::ToPeer { via, to, .. } => {
+                (true, 2 * via.index() + Family::of(&to.0.ip()).index())
+            }
+        }
+    }
+
+    /// The relayed port that it leaves from.
+    fn port(&self) -> Option<PortKey> {
+        match self {
+            Self::ToClient { .. } => None,
+            Self::ToPeer { via, to, .. } => {
+                Some(PortKey { id: *via, family: Family::of(&to.0.ip()) })
+            }
         }
     }
 }
@@ -91,6 +123,8 @@ pub struct Forward<'a> {
     pub via: AllocationId,
     /// The client.
     pub to: ClientAddr,
+    /// The traffic class that it came with, 0 if that is not preserved.
+    pub class: u8,
     /// Head, payload and padding, in this order.
     pub parts: [&'a [u8]; 3],
 }
@@ -130,36 +164,7 @@ impl<'a> Run<'a> {
         };
         let payload = self.arena.bytes(queued.payload);
         let parts = [head.as_bytes(), payload, &PADDING[..usize::from(*pad)]];
-        Forward { via: *via, to: *to, parts }
-    }
-}
-
-/// Relayed ports by their allocation's position.
-#[derive(Default)]
-struct Ports(Vec<Option<Port>>);
-
-struct Port {
-    id: AllocationId,
-    open: OpenPort,
-    holder: Holder,
-}
-
-impl Ports {
-    fn socket(&self, id: AllocationId) -> Option<BorrowedFd<'_>> {
-        let port = self.0.get(id.index())?.as_ref().filter(|port| port.id == id)?;
-        Some(port.open.socket.as_fd())
-    }
-
-    fn insert(&mut self, port: Port) {
-        let index = port.id.index();
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, || None);
-        }
-        self.0[index] = Some(port);
-    }
-
-    fn remove(&mut self, id: AllocationId) -> Option<Port> {
-        self.0.get_mut(id.index())?.take_if(|port| port.id == id)
+        Forward { via: *via, to: *to, class: queued.class, parts }
     }
 }
 
@@ -203,10 +208,15 @@ impl<C: Clients> Edge<C> {
         }
     }
 
-    /// Reads a relayed port.
-    pub fn serve_port(&mut self, now: Now, id: AllocationId) {
+    /// Serves the relayed port that the last wait reported at this position.
+    pub fn serve_port(&mut self, now: Now, at: usize) {
+        let key = PortKey::from_token(self.epoll.token(at));
+        if self.epoll.has_error(at) {
+            self.take_errors(now, key);
+        }
+        let id = key.id;
         // The port may have been closed since the kernel reported it.
-        let Some(socket) = self.ports.socket(id) else { return };
+        let Some(socket) = self.ports.socket(key) else { return };
         let slots = match self.arena.receive(socket) {
             Ok(slots) => slots,
             Err(error) => return tracing::debug!(%error, "relayed port"),
@@ -214,44 +224,81 @@ impl<C: Clients> Edge<C> {
         for slot in slots {
             let Some(datagram) = self.arena.datagram(slot) else { continue };
             let verdict = self.relay.from_peer(now, id, PeerAddr(datagram.from), datagram.bytes);
-            let step = act(verdict, &self.arena);
+            let step = act(verdict, &self.arena, datagram.class);
             self.take(now, step);
+        }
+    }
+
+    /// Tells clients what the network said about their datagrams.
+    fn take_errors(&mut self, now: Now, key: PortKey) {
+        for _ in 0..ERRORS_MAX {
+            let Some(socket) = self.ports.socket(key) else { return };
+            let Some(reported) = socket::next_error(socket) else { return };
+            if let (Some(peer), Some(error)) = (reported.peer, reported.error) {
+                self.relay.icmp(now, key.id, PeerAddr(peer), error);
+                self.drain_effects(now);
+            }
         }
     }
 
     /// Does what was decided.
     pub fn take(&mut self, now: Now, step: Step) {
         match step {
-            Step::Send(Send(queued)) => self.queue.push(queued),
-            Step::Hairpin { via, from, to, payload } => self.hairpin(now, via, from, to, payload),
-            Step::Control => self.drain_effects(),
+            Step::Send(Send(queued)) => self.enqueue(now, queued),
+            Step::Hairpin(hairpin) => self.hairpin(now, hairpin),
+            Step::Control => self.drain_effects(now),
             Step::Nothing => {}
         }
     }
 
+    /// Puts a datagram into the queue, if the caps allow it.
+    fn enqueue(&mut self, now: Now, queued: Queued) {
+        if !self.shared.caps.are_off()
+            && let Err(reason) = self.charge(now, &queued)
+        {
+            return self.take_back(&queued, reason);
+        }
+        self.queue.push(queued);
+    }
+
+    fn charge(&self, now: Now, queued: &Queued) -> Result<(), DropReason> {
+        let (Way::ToClient { via, .. } | Way::ToPeer { via, .. }) = &queued.way;
+        let bytes = queued.payload.length();
+        self.shared.caps.carry(self.ports.usage(*via), bytes)?;
+        self.shared.caps.send(now, bytes)
+    }
+
+    fn take_back(&mut self, queued: &Queued, reason: DropReason) {
+        let payload = queued.payload.length();
+        match &queued.way {
+            Way::ToClient { via, to, head, pad } => {
+                let framing = head.as_bytes().len() + usize::from(*pad);
+                self.relay.unsent_to_client(*via, *to, framing, payload, reason);
+            }
+            Way::ToPeer { via, to, .. } => self.relay.unsent_to_peer(*via, *to, payload, reason),
+        }
+    }
+
     /// Delivers to another allocation of this server, without a socket between them.
-    fn hairpin(
-        &mut self,
-        now: Now,
-        via: AllocationId,
-        from: RelayAddr,
-        to: RelayAddr,
-        payload: Span,
-    ) {
+    fn hairpin(&mut self, now: Now, hairpin: Hairpin) {
+        let Hairpin { via, from, to, payload, class } = hairpin;
         let bytes = self.arena.bytes(payload);
+        if let Err(reason) = self.shared.caps.carry(self.ports.usage(via), bytes.len()) {
+            return self.relay.unsent_to_relay(via, bytes.len(), reason);
+        }
         let reason = match self.shared.owner(to) {
             None => DropReason::RelayPortClosed,
             Some(owner) if owner == self.number => {
                 let verdict = self.relay.from_relay(now, from, to, bytes);
                 // A refusal is counted there.
-                if let Step::Send(Send(queued)) = act(verdict, &self.arena) {
-                    self.queue.push(queued);
+                if let Step::Send(Send(queued)) = act(verdict, &self.arena, class) {
+                    self.enqueue(now, queued);
                 }
                 return;
             }
             Some(owner) => {
                 let outlet = self.rings.to[owner].as_mut();
-                if outlet.is_some_and(|outlet| outlet.push(from, to, bytes)) {
+                if outlet.is_some_and(|outlet| outlet.push(from, to, class, bytes)) {
                     return self.shared.mailboxes[owner].nudge();
                 }
                 DropReason::RingFull
@@ -274,12 +321,13 @@ impl<C: Clients> Edge<C> {
                 }
                 let arena = &mut self.arena;
                 let Some(inlet) = self.rings.from[other].as_mut() else { break };
-                let popped =
-                    inlet.pop(|from, to, parts| arena.store(parts).map(|at| (from, to, at)));
+                let popped = inlet.pop(|from, to, class, parts| {
+                    arena.store(parts).map(|at| (from, to, class, at))
+                });
                 let Some(popped) = popped else { break };
-                let Some((from, to, payload)) = popped else { continue };
+                let Some((from, to, class, payload)) = popped else { continue };
                 let bytes = self.arena.bytes(payload);
-                let step = act(self.relay.from_relay(now, from, to, bytes), &self.arena);
+                let step = act(self.relay.from_relay(now, from, to, bytes), &self.arena, class);
                 self.take(now, step);
             }
         }
@@ -305,8 +353,8 @@ impl<C: Clients> Edge<C> {
                 Some(Way::ToClient { .. }) => {
                     self.clients.forward(&mut self.relay, &mut self.sender, run);
                 }
-                Some(Way::ToPeer { via, .. }) => {
-                    send_to_peers(self.ports.socket(*via), &mut self.relay, &mut self.sender, run);
+                Some(Way::ToPeer { .. }) => {
+                    send_to_peers(&self.ports, &mut self.relay, &mut self.sender, run);
                 }
                 None => {}
             }
@@ -315,7 +363,7 @@ impl<C: Clients> Edge<C> {
     }
 
     /// Does what the relay wants done: replies, ports to open and to close.
-    pub fn drain_effects(&mut self) {
+    pub fn drain_effects(&mut self, now: Now) {
         loop {
             // Each arm ends the borrow of the effect before the next is asked for.
             let answer = match self.relay.next_effect() {
@@ -325,58 +373,81 @@ impl<C: Clients> Edge<C> {
                         (self.clients.reply(&mut self.sender, to, bytes), bytes.len());
                     sent.err().map(|reason| Answer::Unsent { to, length, reason })
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client }) => {
+                Some(Effect::OpenPort { id, family, wish, user, username, client, is_second }) => {
                     let holder = Holder { user: user.into(), ip: client.remote.ip() };
-                    let opened = self.shared.open_port(self.number, family, wish, &holder);
-                    Some(Answer::Port { id, holder, opened })
+                    let open = if is_second { Shared::open_second_port } else { Shared::open_port };
+                    let caps = &self.shared.caps;
+                    let admitted = if is_second { Ok(None) } else { caps.admit(now, username) };
+                    let opened = admitted.and_then(|usage| {
+                        Ok((open(&self.shared, self.number, family, wish, &holder)?, usage))
+                    });
+                    Some(Answer::Port { id, holder, opened, is_second })
                 }
-                Some(Effect::ClosePort { id }) => Some(Answer::Close(id)),
+                Some(Effect::ClosePort { id, family }) => {
+                    Some(Answer::Close(PortKey { id, family }))
+                }
             };
             match answer {
                 None => {}
                 Some(Answer::Unsent { to, length, reason }) => {
                     self.relay.unsent_reply(to, length, reason);
                 }
-                Some(Answer::Port { id, holder, opened }) => self.port_answered(id, holder, opened),
-                Some(Answer::Close(id)) => {
+                Some(Answer::Port { id, holder, opened, is_second }) => {
+                    self.port_answered(id, holder, opened, is_second);
+                }
+                Some(Answer::Close(key)) => {
                     // What waits may be for this port.
                     self.send_queue();
-                    if let Some(port) = self.ports.remove(id) {
-                        self.shared.close_port(port.open, &port.holder);
+                    match self.ports.remove(key) {
+                        Some((port, Some(holder))) => self.shared.close_port(port, &holder),
+                        Some((port, None)) => self.shared.close_one_port(port),
+                        None => {}
                     }
                 }
             }
         }
     }
 
-    fn port_answered(
-        &mut self,
-        id: AllocationId,
-        holder: Holder,
-        opened: Result<OpenPort, relay_proto::PortFailure>,
-    ) {
-        let open = match opened {
-            Ok(open) => open,
+    fn port_answered(&mut self, id: AllocationId, holder: Holder, opened: Opened, is_second: bool) {
+        let (open, usage) = match opened {
+            Ok(opened) => opened,
             Err(failure) => return self.relay.port_failed(id, failure),
         };
-        if let Err(error) = self.epoll.add(&open.socket, id.token()) {
+        let key = PortKey { id, family: open.family() };
+        if let Err(error) = self.epoll.add(&open.socket, key.token()) {
             tracing::warn!(%error, "a relayed port cannot be watched");
-            self.shared.close_port(open, &holder);
+            if is_second {
+                self.shared.close_one_port(open);
+            } else {
+                self.shared.close_port(open, &holder);
+            }
             return self.relay.port_failed(id, relay_proto::PortFailure::Capacity);
         }
         let relayed = open.relayed;
-        self.ports.insert(Port { id, open, holder });
+        self.ports.insert(id, open, holder, usage);
         self.relay.port_opened(id, relayed);
     }
 
     /// Ends what has expired; call once a second, and again soon if there is more.
     pub fn tick(&mut self, now: Now) -> More {
         let more = self.relay.tick(now);
-        self.drain_effects();
+        self.drain_effects(now);
         if self.number == 0 {
             self.shared.sweep_reservations();
         }
         more
+    }
+
+    /// Does what the operator wants; call after [`Edge::flush`].
+    pub fn obey_orders(&mut self, now: Now) {
+        while let Some(waiting) = self.shared.mailboxes[self.number].orders.next() {
+            let obeyed = waiting.order.clone().obey(now, &mut self.relay);
+            self.drain_effects(now);
+            for client in &obeyed.kicked {
+                self.clients.cut_off(&mut self.relay, *client);
+            }
+            waiting.answer(obeyed);
+        }
     }
 
     /// Says what was counted, if somebody has asked since the last time.
@@ -396,20 +467,25 @@ pub enum Step {
     /// Something is to be sent.
     Send(Send),
     /// A payload for another allocation of this server.
-    Hairpin {
-        /// The allocation it comes from.
-        via: AllocationId,
-        /// That one's relayed address.
-        from: RelayAddr,
-        /// The relayed address it is for.
-        to: RelayAddr,
-        /// Its bytes.
-        payload: Span,
-    },
+    Hairpin(Hairpin),
     /// The relay has effects.
     Control,
     /// Refused, and counted.
     Nothing,
+}
+
+/// A payload for another allocation of this server.
+pub struct Hairpin {
+    /// The allocation it comes from.
+    via: AllocationId,
+    /// That one's relayed address.
+    from: RelayAddr,
+    /// The relayed address it is for.
+    to: RelayAddr,
+    /// Its bytes.
+    payload: Span,
+    /// The traffic class it came with, if that is preserved.
+    class: u8,
 }
 
 /// A datagram to be sent at the end of the turn.
@@ -418,20 +494,26 @@ pub struct Send(Queued);
 /// What the relay is to be told about an effect.
 enum Answer {
     Unsent { to: ClientAddr, length: usize, reason: DropReason },
-    Port { id: AllocationId, holder: Holder, opened: Result<OpenPort, relay_proto::PortFailure> },
-    Close(AllocationId),
+    Port { id: AllocationId, holder: Holder, opened: Opened, is_second: bool },
+    Close(PortKey),
 }
 
-/// Remembers a verdict whose payload lies in `arena`.
-pub fn act(verdict: Verdict<'_>, arena: &Arena) -> Step {
-    let send = |way, payload| Step::Send(Send(Queued { way, payload: arena.span(payload) }));
+/// A port, and where its payload is counted.
+type Opened = Result<(OpenPort, Option<Usage>), relay_proto::PortFailure>;
+
+/// Remembers a verdict whose payload lies in `arena`; `class` is the traffic class it came with.
+pub fn act(verdict: Verdict<'_>, arena: &Arena, class: u8) -> Step {
+    let send = |way, payload| Step::Send(Send(Queued { way, payload: arena.span(payload), class }));
     match verdict {
-        Verdict::ToPeer { via, to, payload } => send(Way::ToPeer { via, to }, payload),
+        Verdict::ToPeer { via, to, payload, dont_fragment } => {
+            send(Way::ToPeer { via, to, whole: dont_fragment }, payload)
+        }
         Verdict::ToClient { via, to, head, payload, pad } => {
             send(Way::ToClient { via, to, head, pad }, payload)
         }
         Verdict::Hairpin { via, from, to, payload } => {
-            Step::Hairpin { via, from, to, payload: arena.span(payload) }
+            let payload = arena.span(payload);
+            Step::Hairpin(Hairpin { via, from, to, payload, class })
         }
         Verdict::Control => Step::Control,
         Verdict::Drop(reason) => {
@@ -439,32 +521,6 @@ pub fn act(verdict: Verdict<'_>, arena: &Arena) -> Step {
             Step::Nothing
         }
     }
-}
-
-fn send_to_peers(
-    socket: Option<BorrowedFd<'_>>,
-    relay: &mut Relay,
-    sender: &mut Sender,
-    run: Run<'_>,
-) {
-    let queued = |at: &u16| &run.queue[usize::from(*at)];
-    let mut refused = |at: usize, reason: DropReason| {
-        let queued = queued(&run.order[at]);
-        if let Way::ToPeer { via, to } = &queued.way {
-            relay.unsent_to_peer(*via, *to, queued.payload.length(), reason);
-        }
-    };
-    let Some(socket) = socket else {
-        return (0..run.order.len()).for_each(|at| refused(at, DropReason::SendError));
-    };
-    let packets = run.order.iter().map(queued).filter_map(|queued| match &queued.way {
-        Way::ToPeer { to, .. } => {
-            let parts = [run.arena.bytes(queued.payload), &[][..], &[][..]];
-            Some(Outgoing { to: to.0, from: None, parts })
-        }
-        Way::ToClient { .. } => None,
-    });
-    sender.send(socket, packets, |at, error| refused(at, drop_reason(error)));
 }
 
 /// The kernel's word as a reason.

@@ -3,21 +3,29 @@
 //! [`start`] runs a relay in this process; `castling-relay` and `castling-signaling` both call it.
 
 pub mod admin;
+mod api;
+mod caps;
 pub mod config;
+pub mod control;
 mod edge;
 mod host;
 mod metrics;
+mod order;
 mod ports;
 mod quota;
 mod ring;
+pub mod secrets;
 pub mod settings;
 mod shared;
+mod signals;
 mod socket;
 mod stream;
+mod watch;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -26,10 +34,17 @@ use relay_proto::auth::Credentials;
 use relay_proto::policy::PeerPolicy;
 use relay_proto::relay::{Keys, Relay, Settings};
 
+use caps::Caps;
+pub use relay_proto::Who;
+
 pub use config::Config;
+use control::Control;
+pub use control::Kicked;
 use settings::SettingError;
 use shared::Shared;
+pub use signals::Signals;
 use socket::Waker;
+use watch::Watch;
 use worker::{Listener, Worker};
 
 /// Most ports tried where the kernel may choose one.
@@ -43,8 +58,10 @@ const CHANNELS_MAX: usize = 64;
 pub struct Handle {
     listening: Vec<SocketAddr>,
     shared: Arc<Shared>,
+    control: Arc<Control>,
     workers: Vec<JoinHandle<()>>,
     admin: Option<admin::Server>,
+    watch: Option<Watch>,
 }
 
 /// Starts a relay: when this returns, its sockets are bound.
@@ -57,15 +74,20 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
     let wakers: io::Result<Vec<_>> = (0..=config.workers).map(|_| Waker::new()).collect();
-    let shared = Arc::new(Shared::new(
+    let shared = Shared::new(
         wakers.map_err(failed)?,
         config.relay_ips.clone(),
         config.ports,
         config.limits,
-    ));
-    let settings = relay_settings(&config, &listening);
+        Caps::new(config.rate_max, config.credential_bytes_max),
+    );
+    let shared = Arc::new(shared.preserving_dscp(config.preserve_dscp));
+    let control = Arc::new(Control::new(shared.clone(), config.clone(), listening.clone()));
+    let settings = control.relay_settings();
     let nonce_key = random();
-    let relay = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let new = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
+    let stream_relay = new();
+    let relay = || new().beside(&stream_relay);
     let mut workers = Vec::new();
     let mut rings = ring::connect(config.workers + 1);
     let stream_rings = rings.pop().expect("one worker more than for datagrams");
@@ -77,12 +99,15 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         };
         workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
-    let (relay, worker_shared) = (relay(), shared.clone());
-    let run = move || stream::run(config.workers, worker_shared, relay, streams, stream_rings);
+    let worker_shared = shared.clone();
+    let run =
+        move || stream::run(config.workers, worker_shared, stream_relay, streams, stream_rings);
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
-    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone());
-    let admin = admin::serve(admin, page, config.admin_token)?;
-    Ok(Handle { listening, shared, workers, admin: Some(admin) })
+    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone(), control.clone());
+    let admin = admin::serve(admin, page, control.clone(), config.admin_token)?;
+    let watch = Watch::start(control.clone()).map_err(failed)?;
+    let (admin, watch) = (Some(admin), Some(watch));
+    Ok(Handle { listening, shared, control, workers, admin, watch })
 }
 
 impl Handle {
@@ -98,6 +123,33 @@ impl Handle {
         self.admin.as_ref().map(admin::Server::address)
     }
 
+    /// Reads the settings again and applies what can change while calls go on, all or nothing.
+    /// Returns the keys that changed but need a restart. The log says the same.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, after which everything is as it was; or the
+    /// configuration has no [`config::Source`].
+    pub fn reload(&self) -> Result<Vec<String>, SettingError> {
+        self.control.reload()
+    }
+
+    /// Ends all allocations of a user or a room and revokes the name for `for_s` seconds, or for
+    /// as long as the credentials in use were good. When this returns, no byte of theirs goes
+    /// either way.
+    pub fn kick(&self, who: &Who, for_s: u64) -> Kicked {
+        self.control.kick(who, for_s)
+    }
+
+    /// Opens no new allocations from now on; those that live go on.
+    pub fn drain(&self) {
+        self.control.drain();
+    }
+
+    /// Waits until the relay drains and is empty, or has drained for as long as it may.
+    pub async fn drained(&self) {
+        self.control.drained().await;
+    }
+
     /// Ends every allocation and thread.
     pub fn stop(self) {
         drop(self);
@@ -107,6 +159,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.admin = None;
+        self.watch = None;
         for mailbox in &self.shared.mailboxes {
             mailbox.stop.store(true, Ordering::Relaxed);
             mailbox.waker.wake();
@@ -116,21 +169,6 @@ impl Drop for Handle {
             let _ = worker.join();
         }
     }
-}
-
-/// Waits until this process is told to end (INT or TERM).
-pub fn wait_for_end() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime needs one descriptor");
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut term = signal(SignalKind::terminate()).expect("TERM can be handled");
-        let mut int = signal(SignalKind::interrupt()).expect("INT can be handled");
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    });
 }
 
 /// Runs a worker on a thread of its own.
@@ -184,6 +222,10 @@ fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
         match bind_both(address, config.workers, stun_only) {
             Ok((bound, sockets, stream)) => {
                 for (worker, socket) in datagrams.iter_mut().zip(sockets) {
+                    if config.preserve_dscp {
+                        socket::report_class(socket.as_fd(), bound.is_ipv4())
+                            .map_err(|error| SettingError::new("preserve-dscp", error))?;
+                    }
                     worker.push(Listener { socket, stun_only });
                 }
                 if let Some(stream) = stream {
@@ -248,22 +290,22 @@ fn advice(error: &io::Error) -> String {
     }
 }
 
-fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
+fn relay_settings(config: &Config, listening: &[SocketAddr], own_ips: Vec<IpAddr>) -> Settings {
     let mut service_ports: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
     service_ports.extend([config.stun_alt_port, config.admin.port()]);
     service_ports.extend(&config.service_ports);
     let (first, last) = config.ports;
     Settings {
-        credentials: Credentials {
-            realm: config.realm.clone(),
-            secrets: config.secrets.clone(),
-            users: config.users.clone(),
-        },
+        credentials: Credentials::new(
+            config.realm.clone(),
+            config.secrets.clone(),
+            config.users.clone(),
+        ),
         policy: PeerPolicy {
             relay_ips: config.relay_ips.clone(),
             relay_ports: first..=last,
             service_ports,
-            own_ips: host::own_ips(),
+            own_ips,
             allow: config.allow_peers.clone(),
             deny: config.deny_peers.clone(),
         },
@@ -272,6 +314,8 @@ fn relay_settings(config: &Config, listening: &[SocketAddr]) -> Settings {
         expiry_mode: config.expiry_mode,
         session_s_max: config.session_s_max,
         rfc5766_channels: config.rfc5766_channels,
+        strict_channels: config.strict_channels,
+        rate_max: config.allocation_rate_max,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use castling_relay::config::{FLAGS, PROGRAM, load_secrets};
+use castling_relay::config::{FLAGS, PROGRAM, Source, load_secrets};
 use castling_relay::settings::{self, SettingError, Settings};
-use castling_relay::{Config, start};
+use castling_relay::{Config, Signals, start};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tracing_subscriber::EnvFilter;
 
@@ -42,13 +42,16 @@ fn command() -> Command {
 
 fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     log_to_stderr();
-    let environment = |name: &str| std::env::var(name).ok();
-    let settings = Settings::load(matches, FLAGS, environment, PROGRAM)?;
-    let config = Config::from_settings(&settings)?;
+    let settings = load(matches)?;
+    let mut config = Config::from_settings(&settings)?;
+    let matches = matches.clone();
+    let again = move || Config::from_settings_again(&load(&matches)?);
+    config.source = Some(Source::new(again));
     if settings.check() {
         print!("{}", settings.describe(FLAGS));
         return Ok(());
     }
+    let signals = Signals::catch();
     let relay = start(config)?;
     for address in relay.listening() {
         tracing::info!(%address, "STUN and TURN over UDP and TCP");
@@ -56,9 +59,13 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     if let Some(address) = relay.admin() {
         tracing::info!(%address, "metrics and health");
     }
-    castling_relay::wait_for_end();
+    signals.serve(&relay);
     relay.stop();
     Ok(())
+}
+
+fn load(matches: &ArgMatches) -> Result<Settings, SettingError> {
+    Settings::load(matches, FLAGS, |name| std::env::var(name).ok(), PROGRAM)
 }
 
 fn credential(given: &ArgMatches) -> Result<(), SettingError> {

@@ -15,6 +15,7 @@ use relay_proto::relay::{Closed, Snapshot};
 use relay_proto::stun::Method;
 use relay_proto::traffic::{Count, DropReason, Traffic};
 
+use crate::control::Control;
 use crate::shared::Shared;
 
 /// A worker that has not turned for so long is stuck.
@@ -25,13 +26,14 @@ const BEAT_MS_MAX: u64 = 3_000;
 pub struct Page {
     shared: Arc<Shared>,
     relay_ips: Vec<RelayIp>,
+    control: Arc<Control>,
 }
 
 impl Page {
     /// The page of a running relay.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>) -> Self {
-        Self { shared, relay_ips }
+    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>, control: Arc<Control>) -> Self {
+        Self { shared, relay_ips, control }
     }
 
     /// Whether every worker turns.
@@ -52,6 +54,7 @@ impl Page {
         // One of them serves streams.
         let workers = self.shared.mailboxes.len() - 1;
         families.push(gauge("relay_workers", "Threads for UDP.", workers));
+        families.extend(operations(&self.control));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
         encode(families)
@@ -192,6 +195,25 @@ fn requests(requests: &BTreeMap<(Method, u16), u64>) -> MetricFamily {
         (vec![("method", method.name()), ("class", class), ("code", text.as_str())], *count)
     });
     counter("relay_requests_total", "Requests answered; code 0 is success.", samples)
+}
+
+/// What the operator did to the relay.
+fn operations(control: &Control) -> [MetricFamily; 3] {
+    let (succeeded, failed, last_success_unix_s) = control.reloads().figures();
+    let reloads = [(vec![("result", "success")], succeeded), (vec![("result", "failure")], failed)];
+    [
+        counter("relay_reloads_total", "Times that settings or secrets were read again.", reloads),
+        gauge(
+            "relay_config_last_reload_success_timestamp_seconds",
+            "When what is in force was read.",
+            last_success_unix_s,
+        ),
+        gauge(
+            "relay_draining",
+            "1 if nobody gets a new allocation.",
+            u64::from(control.is_draining()),
+        ),
+    ]
 }
 
 /// The kernel's own counters of every interface but loopback.

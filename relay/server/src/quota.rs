@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use relay_proto::credential::room_of;
 use relay_proto::relay::PortFailure;
 
 /// Most of everything; `usize::MAX` is without limit.
@@ -31,7 +32,7 @@ pub struct Holder {
 impl Holder {
     /// `[<tenant>/]<room>` of `[<tenant>/]<room>.<peer>`; other users have no room.
     fn room(&self) -> Option<&str> {
-        self.user.split_once('.').map(|(room, _)| room)
+        room_of(&self.user)
     }
 }
 
@@ -50,6 +51,17 @@ impl Quotas {
     pub fn new(limits: Limits) -> Self {
         let (users, rooms, ips) = (HashMap::new(), HashMap::new(), HashMap::new());
         Self { limits, all: 0, users, rooms, ips }
+    }
+
+    /// Other limits from now on. Whoever has more keeps it and gets nothing new.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// All that was charged and not given back.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all
     }
 
     /// Charges one allocation, or nothing.
@@ -161,6 +173,20 @@ mod tests {
         assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
         quotas.discharge(&holder("ben", 1));
         assert_eq!(quotas.charge(&holder("cleo", 1)), Ok(()));
+    }
+
+    #[test]
+    fn lowered_limit_takes_nothing_and_gives_nothing() {
+        let mut quotas = Quotas::new(LIMITS);
+        for _ in 0..2 {
+            assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
+        }
+        quotas.set_limits(Limits { per_user: 1, ..LIMITS });
+        assert_eq!(quotas.all(), 2);
+        quotas.discharge(&holder("ana", 1));
+        assert_eq!(quotas.charge(&holder("ana", 1)), Err(PortFailure::Quota));
+        quotas.discharge(&holder("ana", 1));
+        assert_eq!(quotas.charge(&holder("ana", 1)), Ok(()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Bounded rings that carry payloads from one worker's allocations to another's.
 //!
 //! ```text
-//! | source | target | length |  payload ...
-//! |  18    |   18   |   4    |  bytes
+//! | source | target | class | length |  payload ...
+//! |  18    |   18   |   1   |   4    |  bytes
 //! ```
 //! An address is 16 bytes of IP (IPv4 in its mapped form) and 2 of port.
 
@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 /// Room of one ring in bytes: some 200 video packets.
 pub const RING_LEN: usize = 256 << 10;
 const ADDRESS_LEN: usize = 18;
-const HEADER_LEN: usize = 2 * ADDRESS_LEN + 4;
+const HEADER_LEN: usize = 2 * ADDRESS_LEN + 1 + 4;
 
 /// A worker's ends of its rings, by the other worker's number.
 pub struct Rings {
@@ -50,7 +50,7 @@ pub fn connect(workers: usize) -> Vec<Rings> {
 
 impl Outlet {
     /// Copies a payload in; `false` if there is no room.
-    pub fn push(&mut self, from: RelayAddr, to: RelayAddr, payload: &[u8]) -> bool {
+    pub fn push(&mut self, from: RelayAddr, to: RelayAddr, class: u8, payload: &[u8]) -> bool {
         let Ok(mut chunk) = self.0.write_chunk(HEADER_LEN + payload.len()) else { return false };
         let Ok(length) = u32::try_from(payload.len()) else { return false };
         let mut header = [0; HEADER_LEN];
@@ -58,7 +58,8 @@ impl Outlet {
         let (source, target) = addresses.split_at_mut(ADDRESS_LEN);
         write_address(source, from);
         write_address(target, to);
-        rest.copy_from_slice(&length.to_be_bytes());
+        let [l0, l1, l2, l3] = length.to_be_bytes();
+        rest.copy_from_slice(&[class, l0, l1, l2, l3]);
         let (first, second) = chunk.as_mut_slices();
         copy_across(first, second, 0, &header);
         copy_across(first, second, HEADER_LEN, payload);
@@ -77,7 +78,7 @@ impl Inlet {
     /// Hands the oldest payload, in one or two pieces, to `take`; `None` if nothing waits.
     pub fn pop<T>(
         &mut self,
-        take: impl FnOnce(RelayAddr, RelayAddr, [&[u8]; 2]) -> T,
+        take: impl FnOnce(RelayAddr, RelayAddr, u8, [&[u8]; 2]) -> T,
     ) -> Option<T> {
         let header = self.0.read_chunk(HEADER_LEN).ok()?;
         let mut bytes = [0; HEADER_LEN];
@@ -86,12 +87,13 @@ impl Inlet {
         head.copy_from_slice(first);
         tail.copy_from_slice(second);
         header.commit_all();
-        let (addresses, length) = bytes.split_at(2 * ADDRESS_LEN);
+        let (addresses, rest) = bytes.split_at(2 * ADDRESS_LEN);
         let (source, target) = addresses.split_at(ADDRESS_LEN);
-        let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+        let [class, length @ ..] = <[u8; 5]>::try_from(rest).expect("five bytes");
+        let length = u32::from_be_bytes(length) as usize;
         let payload = self.0.read_chunk(length).expect("committed together with its header");
         let (first, second) = payload.as_slices();
-        let taken = take(read_address(source), read_address(target), [first, second]);
+        let taken = take(read_address(source), read_address(target), class, [first, second]);
         payload.commit_all();
         Some(taken)
     }
@@ -143,15 +145,16 @@ mod tests {
         let payload: Vec<u8> = (0..=255).cycle().take(1100).collect();
         for round in 0..2_000u32 {
             let length = (round as usize * 7) % payload.len();
-            assert!(out.push(v4, v6, &payload[..length]));
-            let whole = inlet.pop(|from, to, parts| {
-                assert_eq!((from, to), (v4, v6));
+            let class = round.to_le_bytes()[0];
+            assert!(out.push(v4, v6, class, &payload[..length]));
+            let whole = inlet.pop(|from, to, with, parts| {
+                assert_eq!((from, to, with), (v4, v6, class));
                 parts.concat()
             });
             assert_eq!(whole.as_deref(), Some(&payload[..length]));
         }
         assert!(inlet.is_empty());
-        assert!(inlet.pop(|_, _, _| ()).is_none());
+        assert!(inlet.pop(|_, _, _, _| ()).is_none());
     }
 
     #[test]
@@ -161,12 +164,12 @@ mod tests {
             (rings[0].to[1].take().unwrap(), rings[1].from[0].take().unwrap());
         let at = relayed("192.0.2.1:50000");
         let mut pushed = 0;
-        while out.push(at, at, &[7; 1000]) {
+        while out.push(at, at, 0, &[7; 1000]) {
             pushed += 1;
         }
         assert_eq!(pushed, RING_LEN / (HEADER_LEN + 1000));
         let mut popped = 0;
-        while inlet.pop(|_, _, parts| assert_eq!(parts.concat(), [7; 1000])).is_some() {
+        while inlet.pop(|_, _, _, parts| assert_eq!(parts.concat(), [7; 1000])).is_some() {
             popped += 1;
         }
         assert_eq!(popped, pushed);

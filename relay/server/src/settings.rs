@@ -232,6 +232,15 @@ impl Settings {
         Ok(self.one(name)?.unwrap_or(false))
     }
 
+    /// The names of settings that another reading gives other values, in alphabetical order.
+    #[must_use]
+    pub fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let names = self.values.keys().chain(other.values.keys());
+        let names = names.filter(|name| self.values.get(*name) != other.values.get(*name));
+        let names: std::collections::BTreeSet<_> = names.cloned().collect();
+        names.into_iter().collect()
+    }
+
     /// The effective settings as TOML, secrets hidden.
     #[must_use]
     pub fn describe(&self, flags: &[Flag]) -> String {

@@ -1,9 +1,11 @@
 //! What workers share: control-path tables behind locks, and who owns which port.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_proto::address::{Family, RelayAddr};
 use relay_proto::attribute::ReservationToken;
@@ -11,7 +13,9 @@ use relay_proto::policy::RelayIp;
 use relay_proto::relay::{PortFailure, Snapshot};
 use relay_proto::request::PortWish;
 
+use crate::caps::Caps;
 use crate::host::Clock;
+use crate::order::{Obeyed, Order, Orders};
 use crate::ports::Pools;
 use crate::quota::{Holder, Limits, Quotas};
 use crate::socket::{self, Waker};
@@ -22,6 +26,8 @@ const RESERVATION_LIFETIME_MS: u64 = 30_000;
 const RESERVATIONS_MAX: usize = 256;
 /// Most ports tried when the host has given them to others.
 const BIND_TRIES_MAX: usize = 8;
+/// Longest wait for workers to obey.
+const ORDER_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for workers to publish what they have counted.
 const PUBLISH_WAIT: Duration = Duration::from_millis(500);
 
@@ -31,6 +37,10 @@ pub struct Shared {
     pub clock: Clock,
     /// One for each worker.
     pub mailboxes: Vec<Mailbox>,
+    /// Sockets report the DSCP of what they receive, and it is passed on.
+    preserves_dscp: bool,
+    /// What may be carried.
+    pub caps: Caps,
     relay_ips: Vec<RelayIp>,
     first_port: u16,
     /// Worker number plus one by port, 0 if closed, by family.
@@ -61,6 +71,14 @@ pub struct OpenPort {
     pub relayed: RelayAddr,
 }
 
+impl OpenPort {
+    /// Its family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(&self.relayed.0.ip())
+    }
+}
+
 /// How workers and everybody else talk to one worker.
 pub struct Mailbox {
     /// Ends the worker's wait.
@@ -71,6 +89,8 @@ pub struct Mailbox {
     pub stop: AtomicBool,
     /// The worker's last turn, in milliseconds of the clock.
     pub beat_ms: AtomicU64,
+    /// What the operator wants of the worker.
+    pub orders: Orders,
     wanted: AtomicU64,
     published: Mutex<(u64, Snapshot)>,
     news: Condvar,
@@ -84,12 +104,15 @@ impl Shared {
         relay_ips: Vec<RelayIp>,
         ports: (u16, u16),
         limits: Limits,
+        caps: Caps,
     ) -> Self {
         let count = usize::from(ports.1 - ports.0) + 1;
         let owners = || (0..count).map(|_| AtomicU8::new(0)).collect();
         Self {
             clock: Clock::start(),
             mailboxes: wakers.into_iter().map(Mailbox::new).collect(),
+            preserves_dscp: false,
+            caps,
             relay_ips,
             first_port: ports.0,
             owners: [owners(), owners()],
@@ -99,6 +122,12 @@ impl Shared {
                 reservations: Vec::new(),
             }),
         }
+    }
+
+    /// The same tables for a server that passes the DSCP on, or does not.
+    #[must_use]
+    pub fn preserving_dscp(self, preserves_dscp: bool) -> Self {
+        Self { preserves_dscp, ..self }
     }
 
     /// Opens a relayed port for `holder`, charged to its quotas, and makes `worker` its owner.
@@ -112,33 +141,68 @@ impl Shared {
         wish: PortWish,
         holder: &Holder,
     ) -> Result<OpenPort, PortFailure> {
-        let ip = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family);
-        let ip = *ip.ok_or(PortFailure::Family)?;
+        let ip = self.relay_ip(family)?;
         self.control().quotas.charge(holder)?;
-        let user = &*holder.user;
+        let opened = self.open_charged(worker, ip, wish, holder);
+        if opened.is_err() {
+            self.control().quotas.discharge(holder);
+        }
+        opened
+    }
+
+    /// Opens a port of the other family for an allocation that has one, and was charged for it.
+    ///
+    /// # Errors
+    /// No port is to be had.
+    pub fn open_second_port(
+        &self,
+        worker: usize,
+        family: Family,
+        wish: PortWish,
+        holder: &Holder,
+    ) -> Result<OpenPort, PortFailure> {
+        self.open_charged(worker, self.relay_ip(family)?, wish, holder)
+    }
+
+    fn relay_ip(&self, family: Family) -> Result<RelayIp, PortFailure> {
+        let ip = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family);
+        ip.copied().ok_or(PortFailure::Family)
+    }
+
+    fn open_charged(
+        &self,
+        worker: usize,
+        ip: RelayIp,
+        wish: PortWish,
+        holder: &Holder,
+    ) -> Result<OpenPort, PortFailure> {
+        let (family, user) = (Family::of(&ip.local), &*holder.user);
         let opened = match wish {
             PortWish::Any => self.bind(ip, |pools| pools.of(family).take()),
             PortWish::Even => self.bind(ip, |pools| pools.of(family).take_even()),
             PortWish::EvenAndNext(token) => self.bind_pair(ip, token, user),
             PortWish::Reserved(token) => self.redeem(token, user),
         };
-        match opened {
-            Some(port) => {
-                self.set_owner(port.relayed, u8::try_from(worker + 1).unwrap_or(0));
-                Ok(port)
-            }
-            None => {
-                self.control().quotas.discharge(holder);
-                Err(PortFailure::Capacity)
-            }
+        let port = opened.ok_or(PortFailure::Capacity)?;
+        if self.preserves_dscp
+            && let Err(error) = socket::report_class(port.socket.as_fd(), family == Family::V4)
+        {
+            tracing::warn!(%error, "a relayed port does not report the DSCP");
         }
+        self.set_owner(port.relayed, u8::try_from(worker + 1).unwrap_or(0));
+        Ok(port)
     }
 
-    /// Closes an allocation's port and gives its quota back.
+    /// Closes an allocation's last port and gives its quota back.
     pub fn close_port(&self, port: OpenPort, holder: &Holder) {
+        self.close_one_port(port);
+        self.control().quotas.discharge(holder);
+    }
+
+    /// Closes one of an allocation's two ports.
+    pub fn close_one_port(&self, port: OpenPort) {
         self.set_owner(port.relayed, 0);
         self.give_back(port);
-        self.control().quotas.discharge(holder);
     }
 
     /// The worker that owns a relayed address, if it is open.
@@ -170,6 +234,38 @@ impl Shared {
         let expired: Vec<_> = expired.collect();
         drop(control);
         expired.into_iter().for_each(|reservation| self.give_back(reservation.port));
+    }
+
+    /// Other limits from now on, for what is opened next.
+    pub fn set_limits(&self, limits: Limits) {
+        self.control().quotas.set_limits(limits);
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.control().quotas.all()
+    }
+
+    /// Gives every worker an order and waits until all have obeyed; what each of them answers.
+    ///
+    /// One that is stuck obeys when it turns again, and is missing from the answers.
+    pub fn order(&self, order: &Order) -> Vec<Obeyed> {
+        let give = |mailbox: &Mailbox| {
+            let answer = mailbox.orders.give(order.clone());
+            mailbox.waker.wake();
+            answer
+        };
+        let given: Vec<_> = self.mailboxes.iter().map(give).collect();
+        let until = Instant::now() + ORDER_WAIT;
+        let wait = |answer: Receiver<Obeyed>| {
+            answer.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+        };
+        let obeyed: Vec<_> = given.into_iter().filter_map(|answer| wait(answer?)).collect();
+        if obeyed.len() < self.mailboxes.len() {
+            tracing::error!("a packet thread is stuck and has not obeyed yet");
+        }
+        obeyed
     }
 
     /// What each worker has counted up to now.
@@ -270,6 +366,7 @@ impl Mailbox {
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             beat_ms: AtomicU64::new(0),
+            orders: Orders::default(),
             wanted: AtomicU64::new(0),
             published: Mutex::new((0, Snapshot::default())),
             news: Condvar::new(),
@@ -339,7 +436,7 @@ mod tests {
     fn shared(ports: (u16, u16), per_user: usize) -> Shared {
         let wakers = vec![Waker::new().expect("waker"), Waker::new().expect("waker")];
         let limits = Limits { per_user, per_room: 1000, users_per_ip: 1000, all: 1000 };
-        Shared::new(wakers, vec![LOOPBACK], ports, limits)
+        Shared::new(wakers, vec![LOOPBACK], ports, limits, Caps::new(None, None))
     }
 
     fn holder(user: &str) -> Holder {

@@ -4,18 +4,22 @@
 //! passed beside its pointer.
 #![allow(unsafe_code)] // recvmmsg, sendmmsg, epoll and getifaddrs have no safe form in std
 
+mod class;
 mod epoll;
+mod errors;
 mod name;
 mod receive;
 mod send;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use class::report_class;
 pub use epoll::{Epoll, Waker};
+pub use errors::next_error;
 pub use receive::{Arena, Span};
 pub use send::{Outgoing, Sender};
 
@@ -34,7 +38,7 @@ pub fn bind_listener(address: SocketAddr, shared: bool) -> io::Result<UdpSocket>
     let _ = socket.set_recv_buffer_size(LISTENER_BUFFER_LEN);
     let _ = socket.set_send_buffer_size(LISTENER_BUFFER_LEN);
     if address.ip().is_unspecified() {
-        report_destinations(&socket, address.is_ipv4())?;
+        report_destinations(socket.as_fd(), address.is_ipv4())?;
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -57,12 +61,16 @@ pub fn bind_stream_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Binds a relayed port.
+/// Binds a relayed port: it fragments freely, and reports what the network says.
 ///
 /// # Errors
 /// What the kernel says: the port is taken, or descriptors have run out.
 pub fn bind_relayed(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = open(address, false)?;
+    if address.is_ipv4() {
+        class::fragment_freely(socket.as_fd())?;
+    }
+    class::report_errors(socket.as_fd(), address.is_ipv4())?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -78,24 +86,63 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 /// Makes the kernel say which of our addresses a datagram was for, so that the reply comes from it.
-fn report_destinations(socket: &Socket, v4: bool) -> io::Result<()> {
-    let (level, option) = if v4 {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+fn report_destinations(socket: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
     } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
-    };
-    let on: libc::c_int = 1;
-    // SAFETY: `on` outlives the call, and its size is given.
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    }
+}
+
+/// Sets an option that is one number.
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` outlives the call, and its size is given.
     let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The control messages that the kernel wrote: level, type, and where their data is.
+fn control_messages(
+    header: &libc::msghdr,
+) -> impl Iterator<Item = (libc::c_int, libc::c_int, *const u8)> {
+    // SAFETY: the kernel wrote whole control messages, as long as `msg_controllen` says; `header`
+    // is borrowed for as long as they are walked through.
+    let first = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: as above; `at` is one of them.
+    let next = move |at: &*mut libc::cmsghdr| unsafe { libc::CMSG_NXTHDR(header, *at) };
+    let there = |at: &*mut libc::cmsghdr| !at.is_null();
+    let all =
+        std::iter::successors(Some(first).filter(there), move |at| Some(next(at)).filter(there));
+    // SAFETY: as above.
+    all.map(|at| unsafe {
+        let message = at.read_unaligned();
+        (message.cmsg_level, message.cmsg_type, libc::CMSG_DATA(at).cast_const())
+    })
+}
+
+/// Forgets the error that the next call on the socket would report.
+fn take_error(socket: BorrowedFd<'_>) {
+    let mut error: libc::c_int = 0;
+    let mut length = size_of_val(&error) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `error`.
+    unsafe {
+        let value = (&raw mut error).cast();
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            value,
+            &raw mut length,
+        );
+    }
 }
 
 /// Datagrams that the kernel threw away because the socket's buffer was full, since it was opened.

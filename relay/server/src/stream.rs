@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_proto::relay::{More, Relay};
-use relay_proto::{AllocationId, ClientAddr, DropReason, Now, Transport};
+use relay_proto::{ClientAddr, DropReason, Now, Transport};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -85,8 +85,25 @@ impl Clients for Streams {
         if fits { Ok(()) } else { Err(DropReason::TcpBacklog) }
     }
 
+    fn cut_off(&mut self, relay: &mut Relay, client: ClientAddr) {
+        self.forget(relay, client);
+    }
+
     fn lost_by_kernel(&mut self) -> u64 {
         0
+    }
+}
+
+impl Streams {
+    /// Ends a client's stream, and what waits for it is dropped; `false` if that is done already.
+    fn forget(&mut self, relay: &mut Relay, client: ClientAddr) -> bool {
+        let Some(outbox) = self.0.remove(&client) else { return false };
+        outbox.is_over.set(true);
+        outbox.news.notify_one();
+        for media in outbox.backlog.take().into_unwritten() {
+            media.take_back(relay, DropReason::SendError);
+        }
+        true
     }
 }
 
@@ -144,6 +161,7 @@ async fn turn(hub: &Hub, ports: AsyncFd<OwnedFd>) -> io::Result<()> {
         let now = shared.clock.now();
         mailbox.beat_ms.store(now.mono_ms, Ordering::Relaxed);
         let is_empty = serve_ports(&mut hub.edge.borrow_mut(), now);
+        hub.edge.borrow_mut().obey_orders(now);
         if more == More::Yes || now.mono_ms >= tick_ms {
             tick_ms = now.mono_ms + TICK_MS;
             more = hub.edge.borrow_mut().tick(now);
@@ -165,9 +183,9 @@ fn serve_ports(edge: &mut Edge<Streams>, now: Now) -> bool {
     for at in 0..count {
         match edge.epoll.token(at) {
             WAKER_TOKEN => edge.mailbox().waker.reset(),
-            token => {
+            _ => {
                 edge.make_room();
-                edge.serve_port(now, AllocationId::from_token(token));
+                edge.serve_port(now, at);
             }
         }
     }
@@ -217,13 +235,11 @@ impl Hub {
     /// Ends a client's part: what waits for it is dropped, and its allocation freed.
     fn forget(&self, client: ClientAddr) {
         let edge = &mut *self.edge.borrow_mut();
-        let Some(outbox) = edge.clients.0.remove(&client) else { return };
-        outbox.is_over.set(true);
-        outbox.news.notify_one();
-        for media in outbox.backlog.take().into_unwritten() {
-            media.take_back(&mut edge.relay, DropReason::SendError);
+        if !edge.clients.forget(&mut edge.relay, client) {
+            return;
         }
         edge.relay.client_closed(client);
-        edge.drain_effects();
+        let now = edge.shared.clock.now();
+        edge.drain_effects(now);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_proto::relay::{More, Relay};
-use relay_proto::{AllocationId, ClientAddr, DropReason, Now, Transport};
+use relay_proto::{ClientAddr, DropReason, Now, Transport};
 
 use crate::edge::{Clients, Edge, Forward, Run, act, drop_reason};
 use crate::ring::Rings;
@@ -59,10 +59,14 @@ impl Clients for Listeners {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let socket = self.sockets[usize::from(to.listener)].socket.as_fd();
-        let packet = Outgoing { to: to.remote, from: to.local, parts: [bytes, &[], &[]] };
+        let packet = Outgoing { to: to.remote, from: to.local, class: 0, parts: [bytes, &[], &[]] };
         let mut sent = Ok(());
         sender.send(socket, std::iter::once(packet), |_, error| sent = Err(drop_reason(error)));
         sent
+    }
+
+    fn cut_off(&mut self, _: &mut Relay, _: ClientAddr) {
+        // What was decided before is sent already.
     }
 
     fn lost_by_kernel(&mut self) -> u64 {
@@ -75,7 +79,8 @@ impl Clients for Listeners {
 }
 
 fn outgoing(forward: Forward<'_>) -> Outgoing<'_> {
-    Outgoing { to: forward.to.remote, from: forward.to.local, parts: forward.parts }
+    let Forward { to, class, parts, .. } = forward;
+    Outgoing { to: to.remote, from: to.local, class, parts }
 }
 
 impl Worker {
@@ -115,10 +120,11 @@ impl Worker {
             let now = shared.clock.now();
             mailbox.beat_ms.store(now.mono_ms, Ordering::Relaxed);
             for at in 0..ready {
-                serve(edge, now, edge.epoll.token(at));
+                serve(edge, now, at);
             }
             edge.drain_rings(now);
             edge.flush();
+            edge.obey_orders(now);
             if more == More::Yes || now.mono_ms >= tick_ms {
                 tick_ms = now.mono_ms + TICK_MS;
                 more = edge.tick(now);
@@ -128,7 +134,8 @@ impl Worker {
     }
 }
 
-fn serve(edge: &mut Edge<Listeners>, now: Now, token: u64) {
+fn serve(edge: &mut Edge<Listeners>, now: Now, at: usize) {
+    let token = edge.epoll.token(at);
     if token == WAKER_TOKEN {
         edge.mailbox().waker.reset();
         return;
@@ -138,7 +145,7 @@ fn serve(edge: &mut Edge<Listeners>, now: Now, token: u64) {
         Some(Ok(listener)) if listener < edge.clients.sockets.len() => {
             serve_listener(edge, now, listener);
         }
-        _ => edge.serve_port(now, AllocationId::from_token(token)),
+        _ => edge.serve_port(now, at),
     }
 }
 
@@ -163,7 +170,7 @@ fn serve_listener(edge: &mut Edge<Listeners>, now: Now, at: usize) {
         } else {
             edge.relay.from_client(now, from, datagram.bytes)
         };
-        let step = act(verdict, &edge.arena);
+        let step = act(verdict, &edge.arena, datagram.class);
         edge.take(now, step);
     }
 }

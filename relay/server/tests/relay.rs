@@ -1,6 +1,8 @@
 //! The real program on loopback: what an operator sees, and what a stranger gets.
 
 mod relay {
+    mod control;
+    mod limits;
     mod stream;
     mod turn_client;
 }
@@ -24,7 +26,7 @@ struct Running {
     child: Child,
     turn: SocketAddr,
     admin: SocketAddr,
-    _log: BufReader<std::process::ChildStderr>,
+    log: BufReader<std::process::ChildStderr>,
 }
 
 impl Running {
@@ -44,13 +46,18 @@ impl Running {
             }
         }
         let (turn, admin) = (turn.expect("address"), admin.expect("address"));
-        Self { child, turn, admin, _log: log }
+        Self { child, turn, admin, log }
     }
 
     fn get(&self, path: &str, host: &str) -> String {
+        self.request("GET", path, host)
+    }
+
+    /// `host` may be followed by other headers.
+    fn request(&self, method: &str, path: &str, host: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("sent");
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("answered");
         answer

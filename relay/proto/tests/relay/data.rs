@@ -26,8 +26,12 @@ fn send_indication_becomes_the_bare_payload() {
     for length in [0, 1, 2, 3, 4, 5, 1200, 1473] {
         let payload = vec![0xA5; length];
         let bytes = world.indication(peer(1, 7), &payload);
-        let wanted =
-            Verdict::ToPeer { via: relayed.id, to: PeerAddr(peer(1, 7)), payload: &payload };
+        let wanted = Verdict::ToPeer {
+            via: relayed.id,
+            to: PeerAddr(peer(1, 7)),
+            payload: &payload,
+            dont_fragment: false,
+        };
         assert_eq!(world.client_sends(&client, &bytes), wanted, "{length}");
     }
 }
@@ -54,7 +58,7 @@ fn bound_peer_uses_its_channel_and_its_neighbours_do_not() {
 
     let data = channel_data(0x4ABC, b"to the peer");
     let verdict = world.client_sends(&client, &data);
-    let Verdict::ToPeer { via, to, payload } = verdict else { panic!("{verdict:?}") };
+    let Verdict::ToPeer { via, to, payload, .. } = verdict else { panic!("{verdict:?}") };
     assert_eq!((via, to, payload), (relayed.id, PeerAddr(peer(1, 1)), &b"to the peer"[..]));
 
     assert!(world.sends(&client, peer(1, 1)), "Send still works");
@@ -92,7 +96,7 @@ fn channel_data_is_as_long_as_it_says() {
     assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
     let to = PeerAddr(peer(1, 1));
     for payload in [&b""[..], b"a", b"abc", b"abcd"] {
-        let wanted = Verdict::ToPeer { via: relayed.id, to, payload };
+        let wanted = Verdict::ToPeer { via: relayed.id, to, payload, dont_fragment: false };
         let mut data = channel_data(0x4000, payload);
         assert_eq!(world.client_sends(&client, &data), wanted);
         data.extend([0, 0, 0]);
@@ -136,7 +140,12 @@ fn send_needs_one_peer_and_data() {
             .xor_address(attr::XOR_PEER_ADDRESS, peer(1, 1))
             .attribute(attr::DATA, b"data")
     });
-    let first = Verdict::ToPeer { via: relayed.id, to: PeerAddr(peer(2, 2)), payload: b"data" };
+    let first = Verdict::ToPeer {
+        via: relayed.id,
+        to: PeerAddr(peer(2, 2)),
+        payload: b"data",
+        dont_fragment: false,
+    };
     assert_eq!(world.client_sends(&client, &bytes), first, "the first of two peers");
     assert_eq!(world.drain(), [], "an indication is never answered");
 }

@@ -3,10 +3,10 @@
 use relay_proto::attribute as attr;
 use relay_proto::auth::ExpiryMode;
 use relay_proto::relay::{Closed, TICK_EXPIRIES_MAX};
-use relay_proto::stun::Method;
+use relay_proto::stun::{Class, Method, Writer};
 use relay_proto::{DropReason, More, Verdict};
 
-use super::world::{World, channel_data, peer};
+use super::world::{Client, REALM, World, channel_data, peer};
 
 /// REF-01, and PRM-02 with its likes.
 #[test]
@@ -36,6 +36,93 @@ fn lifetime_zero_closes_at_once() {
     let after = world.relay.snapshot(world.now);
     assert_eq!((after.allocations, after.permissions, after.channels), (0, 0, 0));
     assert_eq!(after.allocations_closed[Closed::Released as usize], 1);
+}
+
+/// A Refresh that gives back, as its client sends it and the network repeats it.
+fn goodbye(world: &mut World, client: &Client) -> Vec<u8> {
+    world.request(client, Method::Refresh, |w| w.attribute(attr::LIFETIME, &[0; 4]))
+}
+
+/// I-12.
+#[test]
+fn repeated_goodbye_gets_the_same_answer_for_forty_seconds() {
+    let mut world = World::new();
+    let client = world.client_until(1, "ana", world.now.unix_s + 10);
+    world.allocate(&client);
+    world.pass_ms(11_000);
+    let bytes = goodbye(&mut world, &client);
+    let first = world.reply(client.addr, &bytes);
+    assert_eq!((first.code(), first.lifetime_s()), (0, Some(0)), "its credential's end is nothing");
+    world.pass_ms(39_999);
+    world.tick();
+    assert_eq!(world.reply(client.addr, &bytes), first);
+    assert_eq!(world.closed.len(), 1);
+    world.pass_ms(1);
+    assert_eq!(world.reply(client.addr, &bytes).code(), 401, "a stranger by now");
+    let renewed = world.client(1, "ana");
+    assert_eq!(world.refresh(&renewed, 0).code(), 437, "another transaction, nothing to give back");
+}
+
+/// I-12: at most one change of state.
+#[test]
+fn repeated_goodbye_spares_the_next_allocation() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    let bytes = goodbye(&mut world, &client);
+    let first = world.reply(client.addr, &bytes);
+    let next = world.allocate(&client);
+    assert_eq!(world.reply(client.addr, &bytes), first);
+    assert!(!world.closed.contains(&next.id));
+    assert_eq!(world.refresh(&client, 600).code(), 0);
+    let second = goodbye(&mut world, &client);
+    assert_eq!(world.reply(client.addr, &second).code(), 0);
+    assert!(world.closed.contains(&next.id), "its own goodbye counts");
+    assert_eq!(world.reply(client.addr, &bytes).code(), 437, "one goodbye is remembered a client");
+}
+
+/// I-12, where the other address lives on.
+#[test]
+fn repeated_goodbye_to_one_address_gets_the_same_answer() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let both = world
+        .ask_allocate(&client, |w| w.attribute(attr::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]));
+    assert_eq!(both.code(), 0);
+    let bytes = world.request(&client, Method::Refresh, |w| {
+        w.attribute(attr::LIFETIME, &[0; 4])
+            .attribute(attr::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0])
+    });
+    let first = world.reply(client.addr, &bytes);
+    assert_eq!((first.code(), first.lifetime_s()), (0, Some(0)));
+    assert_eq!(world.reply(client.addr, &bytes), first);
+    assert_eq!(world.refresh(&client, 600).code(), 0, "IPv4 lives on");
+}
+
+/// I-3, I-12: whoever repeats it must have been able to sign it.
+#[test]
+fn goodbye_of_somebody_else_is_no_copy() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    world.allocate(&client);
+    let bytes = goodbye(&mut world, &client);
+    assert_eq!(world.reply(client.addr, &bytes).code(), 0);
+    let mut forged = bytes.clone();
+    *forged.last_mut().expect("not empty") ^= 1;
+    assert_eq!(world.reply(client.addr, &forged).code(), 401);
+    let id = bytes[8..20].try_into().expect("12 bytes");
+    let ben = world.client(1, "ben");
+    for (client, lifetime_s, code) in [(&ben, 0u32, 437), (&client, 600, 437), (&client, 0, 0)] {
+        let mut request = Vec::new();
+        Writer::new(&mut request, Method::Refresh, Class::Request, id)
+            .attribute(attr::LIFETIME, &lifetime_s.to_be_bytes())
+            .attribute(attr::USERNAME, client.username.as_bytes())
+            .attribute(attr::REALM, REALM.as_bytes())
+            .attribute(attr::NONCE, &client.nonce)
+            .integrity(&client.key)
+            .finish();
+        assert_eq!(world.reply(client.addr, &request).code(), code);
+    }
 }
 
 /// REF-03.

@@ -1,8 +1,11 @@
-//! The test vectors of RFC 5769 (FRM-15), as bytes and as what they mean.
+//! The test vectors of RFC 5769 and RFC 8489 (FRM-15), as bytes and as what they mean.
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use relay_proto::algorithm::{Integrity, PasswordAlgorithm, user_hash};
 use relay_proto::attribute as attr;
 use relay_proto::credential::{self, LongTermKey};
 use relay_proto::stun::{Class, Message, Method, Writer};
+use sha2::Sha256;
 
 use super::world::addr;
 
@@ -46,6 +49,18 @@ const LONG_TERM: &str = "
     0015001c662f2f3439396b39353464364f4c33346f4c39465354767936347341
     0014000b6578616d706c652e6f726700
     00080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
+
+/// RFC 8489 B.1, as its erratum mends it: with PASSWORD-ALGORITHM, and a header that counts right.
+const SHA256_AND_USERHASH: &str = "
+    000100902112a44278ad3433c6ad72c029da412e
+    001e00204a3cf38fef6992bda952c6780417da0f24819415569e60b205c46e41407f1704
+    001500296f624d61744a6f733241414143662f2f3439396b39353464364f4c33346f4c39465354767936347341000000
+    0014000b6578616d706c652e6f726700
+    001d000400020000
+    001c0020b5c7bf005b6c52a21c51c5e892f81924136296cb927c43149309278cc6518e65";
+
+/// The HMAC of RFC 8489 B.1 as printed, where the header says 156 and the message is 136 long.
+const SHA256_AS_PRINTED: &str = "e4686c8f0edeb59013e07090010a93efccbccc544c0a45d9f830aa6d6f735a01";
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
@@ -112,6 +127,36 @@ fn sample_long_term_request_is_written_byte_for_byte() {
         .finish();
     assert_eq!(ours, wanted);
     assert!(Message::parse(&wanted).expect("whole").verify(&key));
+}
+
+/// Name and password before and behind the preparation of strings, which is the client's part.
+#[test]
+fn sample_request_with_sha256_and_userhash_is_written_byte_for_byte() {
+    let wanted = bytes(SHA256_AND_USERHASH);
+    let id = wanted[8..20].try_into().expect("12 bytes");
+    let (username, realm) = ("\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}", "example.org");
+    let key = PasswordAlgorithm::Sha256.key(username, realm, "TheMatrIX");
+    let unsigned = |out: &mut Vec<u8>, named: Option<&[u8]>, key: Option<&[u8]>| {
+        let writer = Writer::new(out, Method::Binding, Class::Request, id)
+            .attribute(attr::USERHASH, &user_hash(username, realm))
+            .attribute(attr::NONCE, b"obMatJos2AAACf//499k954d6OL34oL9FSTvy64sA")
+            .attribute(attr::REALM, realm.as_bytes());
+        let writer =
+            named.into_iter().fold(writer, |w, it| w.attribute(attr::PASSWORD_ALGORITHM, it));
+        key.into_iter().fold(writer, |w, key| w.integrity_sha256(key)).finish();
+    };
+    let mut ours = Vec::new();
+    unsigned(&mut ours, Some(&[0, 2, 0, 0]), Some(key.as_bytes()));
+    assert_eq!(ours, wanted);
+    let message = Message::parse(&wanted).expect("whole");
+    assert_eq!(message.protection(), Some(Integrity::Sha256));
+    assert!(message.verify(key.as_bytes()));
+
+    unsigned(&mut ours, None, None);
+    ours[2..4].copy_from_slice(&156u16.to_be_bytes());
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("any key");
+    mac.update(&ours);
+    assert_eq!(mac.finalize().into_bytes()[..], bytes(SHA256_AS_PRINTED));
 }
 
 /// The others are padded with blanks, which the HMAC and the CRC cover. Written with zeros they

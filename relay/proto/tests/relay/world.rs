@@ -30,6 +30,10 @@ pub const START: Now = Now { mono_ms: 5_001_234, unix_s: 1_800_000_000 };
 pub enum Ports {
     Open,
     Fail(PortFailure),
+    /// One family cannot be had.
+    FailOf(Family, PortFailure),
+    /// The next one fails, those after it open.
+    FailOnce(PortFailure),
     /// The answer is given later, by the test.
     Wait,
 }
@@ -42,6 +46,7 @@ pub struct Opened {
     pub wish: PortWish,
     pub user: String,
     pub client: ClientAddr,
+    pub is_second: bool,
     pub relayed: Option<RelayAddr>,
 }
 
@@ -76,11 +81,11 @@ pub fn settings() -> Settings {
     let network = |text: &str| text.parse().expect("network");
     let relay_ip = |local, external| RelayIp { local: ip(local), external: ip(external) };
     Settings {
-        credentials: Credentials {
-            realm: REALM.to_owned(),
-            secrets: vec![b"the secret of tomorrow".to_vec(), SECRET.to_vec()],
-            users: [(STATIC_USER.0.to_owned(), STATIC_USER.1.to_owned())].into(),
-        },
+        credentials: Credentials::new(
+            REALM.to_owned(),
+            vec![b"the secret of tomorrow".to_vec(), SECRET.to_vec()],
+            [(STATIC_USER.0.to_owned(), STATIC_USER.1.to_owned())].into(),
+        ),
         policy: PeerPolicy {
             relay_ips: vec![relay_ip(LOCAL_IP, EXTERNAL_IP), relay_ip(RELAY_IP_V6, RELAY_IP_V6)],
             relay_ports: 49152..=65535,
@@ -95,6 +100,8 @@ pub fn settings() -> Settings {
         expiry_mode: ExpiryMode::New,
         session_s_max: None,
         rfc5766_channels: false,
+        strict_channels: false,
+        rate_max: None,
     }
 }
 
@@ -324,12 +331,13 @@ impl World {
                     replies.push(Reply { to, bytes: bytes.to_vec() });
                     continue;
                 }
-                Some(Effect::ClosePort { id }) => {
+                Some(Effect::ClosePort { id, .. }) => {
                     self.closed.push(id);
                     continue;
                 }
-                Some(Effect::OpenPort { id, family, wish, user, client }) => {
-                    Opened { id, family, wish, user: user.to_owned(), client, relayed: None }
+                Some(Effect::OpenPort { id, family, wish, user, client, is_second, .. }) => {
+                    let (user, relayed) = (user.to_owned(), None);
+                    Opened { id, family, wish, user, client, is_second, relayed }
                 }
             };
             self.open(asked);
@@ -341,7 +349,12 @@ impl World {
         let found = match self.ports {
             Ports::Wait => None,
             Ports::Fail(why) => Some(Err(why)),
-            Ports::Open => Some(self.find_port(asked.wish)),
+            Ports::FailOf(family, why) if family == asked.family => Some(Err(why)),
+            Ports::FailOnce(why) => {
+                self.ports = Ports::Open;
+                Some(Err(why))
+            }
+            Ports::Open | Ports::FailOf(..) => Some(self.find_port(asked.wish)),
         };
         match found {
             Some(Ok(port)) => {

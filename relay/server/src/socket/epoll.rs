@@ -63,6 +63,11 @@ impl Epoll {
         unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(Into::into)
     }
 
+    /// Whether the network has said something about what this socket sent.
+    pub fn has_error(&self, at: usize) -> bool {
+        self.events[at].events & libc::EPOLLERR as u32 != 0
+    }
+
     /// One of the tokens that the last wait reported.
     pub fn token(&self, at: usize) -> u64 {
         self.events[at].u64

@@ -9,7 +9,7 @@ use super::name::Name;
 
 /// Room for one datagram: none is longer.
 const SLOT_LEN: usize = 1 << 16;
-/// Room for the one control message that is asked for, aligned for its header.
+/// Room for the control messages that are asked for, aligned for their headers.
 type Control = [u64; 8];
 
 /// Slots for datagrams, filled from sockets and emptied together.
@@ -31,6 +31,8 @@ pub struct Datagram<'a> {
     pub from: SocketAddr,
     /// Which of our addresses it was for, if the listener has several.
     pub local: Option<IpAddr>,
+    /// Its traffic class: DSCP and ECN; 0 unless the socket reports it.
+    pub class: u8,
     /// What it says.
     pub bytes: &'a [u8],
 }
@@ -135,7 +137,8 @@ impl Arena {
         let (header, name) = unsafe { (*self.headers.at(slot), *self.names.at(slot)) };
         let length = (header.msg_len as usize).min(SLOT_LEN);
         let bytes = self.bytes(Span { start: slot * SLOT_LEN, length });
-        Some(Datagram { from: name.read()?, local: destination(&header.msg_hdr), bytes })
+        let (local, class) = annotations(&header.msg_hdr);
+        Some(Datagram { from: name.read()?, local, class, bytes })
     }
 
     /// The bytes of a span.
@@ -186,24 +189,31 @@ impl Default for Arena {
     }
 }
 
-/// The address that a datagram was for, from IP_PKTINFO or IPV6_PKTINFO.
-fn destination(header: &libc::msghdr) -> Option<IpAddr> {
-    // SAFETY: the kernel wrote whole control messages, as long as `msg_controllen` says.
-    unsafe {
-        let message = libc::CMSG_FIRSTHDR(header).as_ref()?;
-        let data = libc::CMSG_DATA(message);
-        match (message.cmsg_level, message.cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                Some(Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr)).into())
+/// The address that a datagram was for and its traffic class, as far as they are reported.
+fn annotations(header: &libc::msghdr) -> (Option<IpAddr>, u8) {
+    let (mut local, mut class) = (None, 0);
+    for (level, kind, data) in super::control_messages(header) {
+        // SAFETY: the kernel puts these types into control messages of these kinds.
+        unsafe {
+            match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    local = Some(Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr)).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => class = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let [low, ..] = data.cast::<libc::c_int>().read_unaligned().to_le_bytes();
+                    class = low;
+                }
+                _ => {}
             }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
-            }
-            _ => None,
         }
     }
+    (local, class)
 }
 
 /// An array that the kernel writes to: reached by pointers only, so that no reference to it is

@@ -4,13 +4,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use super::class::{DSCP_BITS, fragment_freely, never_fragment};
 use super::name::Name;
 
 /// Most datagrams of one call.
 const BATCH: usize = 64;
 /// Pieces of one datagram: head, payload, padding.
 const PARTS: usize = 3;
-/// Room for one control message, aligned for its header.
+/// Room for source address and traffic class, aligned for their headers.
 type Control = [u64; 8];
 
 /// A datagram to send.
@@ -19,6 +20,8 @@ pub struct Outgoing<'a> {
     pub to: SocketAddr,
     /// From which of our addresses; `None` where the socket has only one.
     pub from: Option<IpAddr>,
+    /// The traffic class whose DSCP it is to have; ECN is not passed on (RFC 8656 §14).
+    pub class: u8,
     /// Its pieces, in order.
     pub parts: [&'a [u8]; PARTS],
 }
@@ -29,6 +32,8 @@ pub struct Sender {
     controls: Vec<Control>,
     vectors: Vec<[libc::iovec; PARTS]>,
     headers: Vec<libc::mmsghdr>,
+    /// The socket's mode is not the usual one.
+    is_whole: bool,
 }
 
 impl Sender {
@@ -42,6 +47,7 @@ impl Sender {
             vectors: vec![[nothing; PARTS]; BATCH],
             // SAFETY: all-zero bytes are a valid `mmsghdr` that points nowhere.
             headers: (0..BATCH).map(|_| unsafe { std::mem::zeroed() }).collect(),
+            is_whole: false,
         }
     }
 
@@ -66,6 +72,28 @@ impl Sender {
         }
     }
 
+    /// As [`Sender::send`] with DF set, from an IPv4 port. Linux has no such choice for a single
+    /// datagram, so the socket changes its mode for as long as this takes.
+    pub fn send_whole<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        packets: impl Iterator<Item = Outgoing<'a>>,
+        mut refused: impl FnMut(usize, &io::Error),
+    ) {
+        // An error that waits would look like one of these datagrams'.
+        super::take_error(socket);
+        let changed = never_fragment(socket);
+        if let Err(error) = &changed {
+            return packets.enumerate().for_each(|(at, _)| refused(at, error));
+        }
+        self.is_whole = true;
+        self.send(socket, packets, refused);
+        self.is_whole = false;
+        if let Err(error) = fragment_freely(socket) {
+            tracing::warn!(%error, "a relayed port keeps DF set");
+        }
+    }
+
     fn flush(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -73,6 +101,7 @@ impl Sender {
         mut refused: impl FnMut(usize, &io::Error),
     ) {
         let mut at = 0;
+        let mut again = None;
         while at < count {
             let rest = (count - at) as libc::c_uint;
             // SAFETY: headers `at..count` were filled by `fill` for this call; what they point to
@@ -89,6 +118,11 @@ impl Sender {
                     error if error.kind() == io::ErrorKind::WouldBlock => {
                         (at..count).for_each(|at| refused(at, &error));
                         return;
+                    }
+                    // What the network said about an earlier datagram is told with the next, which
+                    // is not sent then (ip(7), IP_RECVERR).
+                    error if !self.is_whole && again != Some(at) && may_be_older(&error) => {
+                        again = Some(at);
                     }
                     error => {
                         refused(at, &error);
@@ -108,7 +142,14 @@ impl Sender {
             parts += 1;
         }
         let name_len = self.names[at].write(packet.to);
-        let control_len = packet.from.map_or(0, |from| write_source(&mut self.controls[at], from));
+        let mut control_len = 0;
+        if let Some(from) = packet.from {
+            control_len = write_source(&mut self.controls[at], from);
+        }
+        if packet.class & DSCP_BITS != 0 {
+            let (v4, class) = (packet.to.is_ipv4(), packet.class & DSCP_BITS);
+            control_len += write_class(&mut self.controls[at], control_len, v4, class);
+        }
         let header = &mut self.headers[at].msg_hdr;
         header.msg_name = (&raw mut self.names[at]).cast();
         header.msg_namelen = name_len;
@@ -125,6 +166,11 @@ impl Default for Sender {
     }
 }
 
+/// Whether an ICMP message may have caused the error (ip(7), icmp(7)).
+fn may_be_older(error: &io::Error) -> bool {
+    !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINVAL))
+}
+
 /// Writes the control message that chooses the source address; says how long it is.
 fn write_source(control: &mut Control, from: IpAddr) -> usize {
     match from {
@@ -135,24 +181,34 @@ fn write_source(control: &mut Control, from: IpAddr) -> usize {
                 ipi_spec_dst: address,
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
-            write_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            write_control(control, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
         IpAddr::V6(ip) => {
             let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
             let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
-            write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            write_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
     }
 }
 
-fn write_control<T>(control: &mut Control, level: i32, kind: i32, data: T) -> usize {
+/// Writes the control message that chooses the traffic class; says how long it is.
+fn write_class(control: &mut Control, at: usize, v4: bool, class: u8) -> usize {
+    let (level, kind) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+    write_control(control, at, level, kind, libc::c_int::from(class))
+}
+
+/// Writes a control message `at` bytes from the beginning, behind another; says how long it is.
+fn write_control<T>(control: &mut Control, at: usize, level: i32, kind: i32, data: T) -> usize {
     let length = size_of::<T>() as libc::c_uint;
     // SAFETY: both are plain arithmetic.
     let (space, whole) = unsafe { (libc::CMSG_SPACE(length), libc::CMSG_LEN(length)) };
-    assert!(space as usize <= size_of::<Control>(), "room for one control message");
-    let header: *mut libc::cmsghdr = control.as_mut_ptr().cast();
-    // SAFETY: `control` is aligned for a header and has room for it and the data, as asserted.
+    let is_inside = at + space as usize <= size_of::<Control>();
+    assert!(is_inside && at.is_multiple_of(align_of::<Control>()), "room for two messages");
+    // SAFETY: `control` is aligned for a header at this place, and has room for it and the data, as
+    // asserted.
     unsafe {
+        let header: *mut libc::cmsghdr = control.as_mut_ptr().byte_add(at).cast();
         (*header).cmsg_len = whole as _;
         (*header).cmsg_level = level;
         (*header).cmsg_type = kind;
@@ -178,6 +234,7 @@ mod tests {
         let packets = (0..BATCH as u8 + 2).map(|_| Outgoing {
             to,
             from: Some(ip),
+            class: 0,
             parts: [b"he", b"", b"ad"],
         });
         Sender::new().send(socket.as_fd(), packets, |at, error| panic!("{at}: {error}"));
@@ -196,8 +253,12 @@ mod tests {
         let good = peer.local_addr().expect("address");
         // A socket on loopback has no route to another network.
         let bad = ([192, 0, 2, 1], 9).into();
-        let packets =
-            [good, bad, good, bad].map(|to| Outgoing { to, from: None, parts: [b"x", b"", b""] });
+        let packets = [good, bad, good, bad].map(|to| Outgoing {
+            to,
+            from: None,
+            class: 0,
+            parts: [b"x", b"", b""],
+        });
         let mut refused = Vec::new();
         Sender::new().send(socket.as_fd(), packets.into_iter(), |at, _| refused.push(at));
         assert_eq!(refused, [1, 3]);

@@ -55,7 +55,7 @@ impl Backlog {
 
     /// Adds a payload. Older ones make room for it, and `dropped` hears of each.
     pub fn push(&mut self, forward: &Forward<'_>, mut dropped: impl FnMut(Media)) {
-        let Forward { via, to, parts } = *forward;
+        let Forward { via, to, parts, .. } = *forward;
         let [head, payload, pad] = parts;
         let bytes = parts.concat().into_boxed_slice();
         while self.length + bytes.len() > BACKLOG_LEN_MAX {
@@ -135,7 +135,7 @@ mod tests {
         };
         let via = AllocationId::from_token(1);
         let mut dropped = Vec::new();
-        let forward = Forward { via, to, parts: [b"head", payload, b"\0"] };
+        let forward = Forward { via, to, class: 0, parts: [b"head", payload, b"\0"] };
         backlog.push(&forward, |media| dropped.push(media.payload));
         dropped
     }

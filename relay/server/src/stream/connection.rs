@@ -194,7 +194,7 @@ fn serve_message(edge: &mut Edge<Streams>, now: Now, client: ClientAddr, message
     let stored = stored.expect("room was made, and no message is longer than a slot");
     let verdict = edge.relay.from_client(now, client, edge.arena.bytes(stored));
     let is_valid = matches!(verdict, Verdict::Control);
-    let step = act(verdict, &edge.arena);
+    let step = act(verdict, &edge.arena, 0);
     edge.take(now, step);
     is_valid
 }

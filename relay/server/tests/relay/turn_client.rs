@@ -21,6 +21,7 @@ enum Socket {
 
 pub struct TurnClient {
     socket: Socket,
+    username: String,
     key: LongTermKey,
     nonce: Vec<u8>,
     sent: u8,
@@ -47,11 +48,18 @@ impl TurnClient {
     fn new(socket: Socket) -> Self {
         let (name, password) = USER.split_once(':').expect("name and password");
         let key = long_term_key(name, "castling", password);
-        Self { socket, key, nonce: Vec::new(), sent: 0 }
+        Self { socket, username: name.to_owned(), key, nonce: Vec::new(), sent: 0 }
     }
 
-    /// Allocates, and says which relayed address it got.
-    pub fn allocate(&mut self) -> SocketAddr {
+    /// The same socket with another credential.
+    pub fn with(mut self, username: &str, password: &str) -> Self {
+        self.key = long_term_key(username, "castling", password);
+        username.clone_into(&mut self.username);
+        self
+    }
+
+    /// Asks for an allocation; the error code if there is none.
+    pub fn try_allocate(&mut self) -> Result<SocketAddr, u16> {
         let transport = |w: Writer<'_>| finish(w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
         let challenge = self.message(Method::Allocate, Class::Request, transport);
         let challenge = self.ask(&challenge);
@@ -59,11 +67,18 @@ impl TurnClient {
         self.nonce = challenge.attribute(attr::NONCE).expect("nonce").to_vec();
         let request =
             self.request(Method::Allocate, |w| w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
-        let granted = self.ask(&request);
-        let granted = Message::parse(&granted).expect("STUN");
-        assert_eq!(granted.class, Class::Success);
-        let relayed = granted.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
-        granted.unxor(relayed).expect("address")
+        let answer = self.ask(&request);
+        let answer = Message::parse(&answer).expect("STUN");
+        if let Some(error) = answer.attribute(attr::ERROR_CODE) {
+            return Err(u16::from(error[2]) * 100 + u16::from(error[3]));
+        }
+        let relayed = answer.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
+        Ok(answer.unxor(relayed).expect("address"))
+    }
+
+    /// Allocates, and says which relayed address it got.
+    pub fn allocate(&mut self) -> SocketAddr {
+        self.try_allocate().expect("allocated")
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) {
@@ -85,8 +100,7 @@ impl TurnClient {
         method: Method,
         fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
     ) -> Vec<u8> {
-        let (key, nonce) = (self.key, self.nonce.clone());
-        let (name, _) = USER.split_once(':').expect("name and password");
+        let (key, nonce, name) = (self.key, self.nonce.clone(), self.username.clone());
         self.message(method, Class::Request, |w| {
             let w = fill(w).attribute(attr::USERNAME, name.as_bytes());
             let w = w.attribute(attr::REALM, b"castling").attribute(attr::NONCE, &nonce);
