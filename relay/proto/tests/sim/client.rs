@@ -114,6 +114,8 @@ pub struct Client {
     pub token: Option<Vec<u8>>,
     /// Refreshes before the end.
     pub keeps: bool,
+    /// Signs with HMAC-SHA256.
+    pub by_sha256: bool,
     /// Its NAT gives each destination another port.
     pub symmetric: bool,
     /// Codes of the answers that it got, for those who wait for them.
@@ -137,6 +139,7 @@ impl Client {
             allocation: None,
             token: None,
             keeps: false,
+            by_sha256: false,
             symmetric: false,
             codes: Vec::new(),
         }
@@ -198,10 +201,11 @@ impl Client {
     }
 
     pub fn sign<'b>(&self, w: Writer<'b>, nonce: &[u8]) -> Writer<'b> {
-        w.attribute(attr::USERNAME, self.username.as_bytes())
+        let w = w
+            .attribute(attr::USERNAME, self.username.as_bytes())
             .attribute(attr::REALM, REALM.as_bytes())
-            .attribute(attr::NONCE, nonce)
-            .integrity(&self.key)
+            .attribute(attr::NONCE, nonce);
+        if self.by_sha256 { w.integrity_sha256(&self.key) } else { w.integrity(&self.key) }
     }
 
     /// A response; `None` if it answers nothing that was asked, or is not to be believed.

@@ -66,13 +66,22 @@ fn probe(world: &mut World) {
 }
 
 fn plan() -> Plan {
-    let member = Member { user: 0, is_tcp: false, is_v6: false, is_symmetric: false, keeps: false };
+    let member = Member {
+        user: 0,
+        is_tcp: false,
+        is_v6: false,
+        is_symmetric: false,
+        keeps: false,
+        by_sha256: false,
+    };
     let rules = Rules {
         permissions_max: 2,
         channels_max: 2,
         session_s_max: None,
         expiry_mode: ExpiryMode::New,
         rfc5766_channels: false,
+        strict_channels: false,
+        bps_max: None,
         pool: 1,
         quota: 1,
     };

@@ -5,15 +5,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
+use sha2::Sha256;
 
 const HEADER_LEN: usize = 20;
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const INTEGRITY: u16 = 0x0008;
+const INTEGRITY_SHA256: u16 = 0x001C;
 const FINGERPRINT: u16 = 0x8028;
 
 /// What a request may hold (RFC 8489 §18.3, RFC 8656 §18) and this server knows.
-const UNDERSTOOD: [u16; 15] =
-    [0x06, 0x08, 0x09, 0x0A, 0x0C, 0x0D, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x22];
+const UNDERSTOOD: [u16; 19] = [
+    0x06, 0x08, 0x09, 0x0A, 0x0C, 0x0D, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1C,
+    0x1D, 0x1E, 0x22,
+];
 
 pub const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
 
@@ -29,10 +33,12 @@ pub struct Stun<'b> {
     pub method: u16,
     pub class: u8,
     pub id: [u8; 12],
-    /// In order, up to MESSAGE-INTEGRITY.
+    /// In order, up to the first integrity attribute.
     pub attributes: Vec<(u16, &'b [u8])>,
-    /// Offset and value of MESSAGE-INTEGRITY.
+    /// Offset and value of what protects the message: the better of the two, if both are there.
     pub integrity: Option<(usize, &'b [u8])>,
+    pub has_sha1: bool,
+    pub has_sha256: bool,
 }
 
 impl<'b> Stun<'b> {
@@ -54,6 +60,8 @@ impl<'b> Stun<'b> {
             id: bytes[8..20].try_into().ok()?,
             attributes: Vec::with_capacity(8),
             integrity: None,
+            has_sha1: false,
+            has_sha256: false,
         };
         let mut at = HEADER_LEN;
         while at < bytes.len() {
@@ -69,10 +77,15 @@ impl<'b> Stun<'b> {
                     return None;
                 }
             }
-            match read.integrity {
-                Some(_) => {}
-                None if kind == INTEGRITY => read.integrity = Some((at, value)),
-                None => read.attributes.push((kind, value)),
+            match kind {
+                INTEGRITY_SHA256 if !read.has_sha256 => {
+                    (read.integrity, read.has_sha256) = (Some((at, value)), true);
+                }
+                INTEGRITY if read.integrity.is_none() => {
+                    (read.integrity, read.has_sha1) = (Some((at, value)), true);
+                }
+                _ if read.integrity.is_none() => read.attributes.push((kind, value)),
+                _ => {}
             }
             at = next;
         }
@@ -117,15 +130,28 @@ impl<'b> Stun<'b> {
         }
     }
 
-    /// Whether `key` made the integrity (RFC 8489 §14.5).
+    /// Whether `key` made the integrity (RFC 8489 §14.5, §14.6).
     pub fn is_signed_by(&self, key: &[u8]) -> bool {
         let Some((at, value)) = self.integrity else { return false };
-        let Ok(length) = u16::try_from(at + 24 - HEADER_LEN) else { return false };
-        let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("any length is a key");
-        mac.update(&self.bytes[..2]);
-        mac.update(&length.to_be_bytes());
-        mac.update(&self.bytes[4..at]);
-        mac.finalize().into_bytes()[..] == *value
+        let length = at + 4 + value.len() - HEADER_LEN;
+        let Ok(length) = u16::try_from(length) else { return false };
+        let parts = [&self.bytes[..2], &length.to_be_bytes(), &self.bytes[4..at]];
+        if self.has_sha256 {
+            let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length is a key");
+            parts.iter().for_each(|part| mac.update(part));
+            mac.finalize().into_bytes()[..].starts_with(value)
+        } else {
+            let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("any length is a key");
+            parts.iter().for_each(|part| mac.update(part));
+            mac.finalize().into_bytes()[..] == *value
+        }
+    }
+
+    /// Whether the integrity has a length that may be believed.
+    pub fn has_whole_integrity(&self) -> bool {
+        let length = self.integrity.map_or(0, |(_, value)| value.len());
+        let is_cut = (16..=32).contains(&length) && length.is_multiple_of(4);
+        if self.has_sha256 { is_cut } else { length == 20 }
     }
 
     /// Attributes that must be understood (RFC 8489 §14) and are none of TURN's.

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use relay_proto::auth::AuthFailure;
 use relay_proto::credential::LongTermKey;
 use relay_proto::relay::Closed;
+use relay_proto::revocation::Who as Named;
 use relay_proto::{AllocationId, ClientAddr, DropReason, Family, Transport};
 
 use super::budget::Budget;
@@ -55,8 +56,11 @@ pub struct Answer {
     /// REALM and NONCE are there.
     pub challenges: bool,
     pub unknown: Vec<u8>,
-    pub key: Option<LongTermKey>,
+    pub seal: Option<Seal>,
 }
+
+/// What a message is signed with: the key, and whether by HMAC-SHA256.
+pub type Seal = (LongTermKey, bool);
 
 /// All that must come of one call.
 #[derive(Debug, Default)]
@@ -73,7 +77,7 @@ pub struct Expected {
 #[derive(Debug)]
 pub struct Allocation {
     pub username: String,
-    pub key: LongTermKey,
+    pub seal: Seal,
     pub family: Family,
     pub ends_ms: u64,
     pub session_ends_ms: u64,
@@ -83,6 +87,14 @@ pub struct Allocation {
     pub reserves: bool,
     /// `None` until the port is open.
     pub relayed: Option<SocketAddr>,
+    /// When its client was last heard of, in seconds.
+    pub heard_s: u64,
+    /// Another one has given way to it.
+    pub has_replaced: bool,
+    /// Nanoseconds until which the rate is used up, to peers and from them.
+    pub used_ns: [u64; 2],
+    /// ICMP errors that were passed on in this second.
+    pub icmp: (u64, u8),
     /// When each ends. What has ended stays until the next request that adds one.
     pub permissions: BTreeMap<IpAddr, u64>,
     pub channels: BTreeMap<u16, (SocketAddr, u64)>,
@@ -116,6 +128,14 @@ pub struct Model {
     /// By transport, and by reason in the order of `Closed::ALL`.
     pub opened: [u64; 2],
     pub closed: Vec<u64>,
+    /// Who gave an allocation back a moment ago: the transaction, the name, the seal, until when.
+    pub farewells: BTreeMap<Who, ([u8; 12], String, Seal, u64)>,
+    /// Names that were revoked, until the Unix second beside them.
+    pub revoked: Vec<(Named, u64)>,
+    pub is_draining: bool,
+    pub is_narrow: bool,
+    /// Searches for silent allocations in this second.
+    pub searches: (u64, u32),
     /// Keys of the users that were seen, by name.
     pub keys: BTreeMap<String, Vec<LongTermKey>>,
 }
@@ -128,6 +148,11 @@ impl Model {
             ids: BTreeMap::new(),
             nonces: BTreeMap::new(),
             budget: Budget::default(),
+            farewells: BTreeMap::new(),
+            revoked: Vec::new(),
+            is_draining: false,
+            is_narrow: false,
+            searches: (0, 0),
             auth_failures: [0; AuthFailure::ALL.len()],
             opened: [0; 2],
             closed: vec![0; Closed::ALL.len()],
@@ -140,30 +165,38 @@ impl Model {
     }
 
     /// A datagram from a client.
-    pub fn client_media<'b>(&self, now_ms: u64, from: Who, bytes: &'b [u8]) -> Fate<'b> {
+    pub fn client_media<'b>(&mut self, now_ms: u64, from: Who, bytes: &'b [u8]) -> Fate<'b> {
         let read = message::channel_data(bytes);
         let Some((number, payload)) = read else { return Fate::Drop(DropReason::Malformed) };
-        let Some(allocation) = self.allocations.get(&from) else {
+        let is_strict = self.rules.strict_channels;
+        let Some(allocation) = self.heard(now_ms, &from) else {
             return Fate::Drop(DropReason::NoAllocation);
         };
         if now_ms >= allocation.ends_ms {
             return Fate::Drop(DropReason::Expired);
         }
-        match allocation.channels.get(&number) {
+        match allocation.channels.get(&number).copied() {
             None => Fate::Drop(DropReason::NoChannel),
-            Some((_, ends_ms)) if now_ms >= *ends_ms => Fate::Drop(DropReason::Expired),
-            Some(&(peer, _)) => self.to_peer(from, peer, payload),
+            Some((peer, _)) if is_strict && !allocation.permits(now_ms, peer.ip()) => {
+                Fate::Drop(DropReason::NoPermission)
+            }
+            Some((_, ends_ms)) if now_ms >= ends_ms => Fate::Drop(DropReason::Expired),
+            Some((peer, _)) if reach(peer, self.is_narrow) == Reach::Denied => {
+                Fate::Drop(DropReason::PeerDenied)
+            }
+            Some((peer, _)) => self.to_peer(now_ms, from, peer, payload),
         }
     }
 
     /// A Send indication.
-    pub fn send<'b>(&self, now_ms: u64, from: Who, stun: &Stun<'b>) -> Fate<'b> {
+    pub fn send<'b>(&mut self, now_ms: u64, from: Who, stun: &Stun<'b>) -> Fate<'b> {
         let parts = stun.address(0x0012).zip(stun.value(0x0013));
         let Some((peer, payload)) = parts.filter(|_| stun.unknown().is_empty()) else {
             return Fate::Drop(DropReason::Malformed);
         };
         let peer = canonical(peer);
-        let Some(allocation) = self.allocations.get(&from) else {
+        let is_denied = reach(peer, self.is_narrow) == Reach::Denied;
+        let Some(allocation) = self.heard(now_ms, &from) else {
             return Fate::Drop(DropReason::NoAllocation);
         };
         if now_ms >= allocation.ends_ms {
@@ -172,23 +205,50 @@ impl Model {
         if !allocation.permits(now_ms, peer.ip()) {
             return Fate::Drop(DropReason::NoPermission);
         }
-        if reach(peer) == Reach::Denied || Some(peer) == allocation.relayed {
+        if is_denied || Some(peer) == allocation.relayed {
             return Fate::Drop(DropReason::PeerDenied);
         }
-        self.to_peer(from, peer, payload)
+        self.to_peer(now_ms, from, peer, payload)
     }
 
-    fn to_peer<'b>(&self, via: Who, to: SocketAddr, payload: &'b [u8]) -> Fate<'b> {
-        let from = self.allocations.get(&via).and_then(|it| it.relayed);
-        if let Some((Reach::OwnRelay, from)) = Some(reach(to)).zip(from) {
-            return Fate::Hairpin { from, to, payload };
+    fn heard(&mut self, now_ms: u64, from: &Who) -> Option<&mut Allocation> {
+        let allocation = self.allocations.get_mut(from)?;
+        allocation.heard_s = now_ms / 1_000;
+        Some(allocation)
+    }
+
+    fn to_peer<'b>(
+        &mut self,
+        now_ms: u64,
+        via: Who,
+        to: SocketAddr,
+        payload: &'b [u8],
+    ) -> Fate<'b> {
+        if !self.may_pass(now_ms, via, 0, payload.len()) {
+            return Fate::Drop(DropReason::Shaped);
         }
-        Fate::ToPeer { via, to, payload }
+        let from = self.allocations.get(&via).and_then(|it| it.relayed);
+        match (reach(to, self.is_narrow), from) {
+            (Reach::OwnRelay, Some(from)) => Fate::Hairpin { from, to, payload },
+            _ => Fate::ToPeer { via, to, payload },
+        }
+    }
+
+    /// Payload passes unless half a second of it is waiting already.
+    fn may_pass(&mut self, now_ms: u64, via: Who, direction: usize, bytes: usize) -> bool {
+        let bps = self.rules.bps_max;
+        let Some((bps, it)) = bps.zip(self.allocations.get_mut(&via)) else { return true };
+        let from_ns = it.used_ns[direction].max(now_ms * 1_000_000);
+        let is_within = from_ns - now_ms * 1_000_000 <= 500_000_000;
+        if is_within {
+            it.used_ns[direction] = from_ns + (bytes as u64 * 8_000_000_000).div_ceil(bps);
+        }
+        is_within
     }
 
     /// A datagram on the relayed port of `at`.
     pub fn from_peer<'b>(
-        &self,
+        &mut self,
         now_ms: u64,
         at: AllocationId,
         from: SocketAddr,
@@ -205,7 +265,7 @@ impl Model {
 
     /// A payload from another allocation.
     pub fn from_relay<'b>(
-        &self,
+        &mut self,
         now_ms: u64,
         from: SocketAddr,
         to: SocketAddr,
@@ -218,22 +278,36 @@ impl Model {
         }
     }
 
-    fn to_client<'b>(&self, now_ms: u64, to: Who, peer: SocketAddr, payload: &'b [u8]) -> Fate<'b> {
+    fn to_client<'b>(
+        &mut self,
+        now_ms: u64,
+        to: Who,
+        peer: SocketAddr,
+        payload: &'b [u8],
+    ) -> Fate<'b> {
         let Some(allocation) = self.allocations.get(&to) else {
             return Fate::Drop(DropReason::NoAllocation);
         };
         if now_ms >= allocation.ends_ms {
             return Fate::Drop(DropReason::Expired);
         }
+        let is_permitted = allocation.permits(now_ms, peer.ip());
         let bound = allocation.channel_of(now_ms, peer);
-        if bound.is_none() && !allocation.permits(now_ms, peer.ip()) {
+        let bound = bound.filter(|_| is_permitted || !self.rules.strict_channels);
+        if bound.is_none() && !is_permitted {
             return Fate::Drop(DropReason::NoPermission);
+        }
+        if is_forbidden(peer, self.is_narrow) {
+            return Fate::Drop(DropReason::PeerDenied);
         }
         // A datagram carries 65,507 bytes on IPv4, and its framing must fit in as well.
         if payload.len() > 65_507 - if bound.is_some() { 4 } else { 51 } {
             return Fate::Drop(DropReason::TooBig);
         }
         let frame = bound.map_or(Frame::Indication(peer), Frame::Channel);
+        if !self.may_pass(now_ms, to, 1, payload.len()) {
+            return Fate::Drop(DropReason::Shaped);
+        }
         Fate::ToClient { to, frame, payload }
     }
 
@@ -253,4 +327,10 @@ impl Model {
         let open = self.allocations.values().filter(|it| it.relayed.is_some());
         open.map(|it| it.ends_ms).min()
     }
+}
+
+/// Whether an address is forbidden whatever its port.
+pub fn is_forbidden(peer: SocketAddr, is_narrow: bool) -> bool {
+    let any = SocketAddr::new(peer.ip(), 50_000);
+    reach(any, is_narrow) == Reach::Denied
 }

@@ -26,22 +26,75 @@ const JUMPS_S: [i64; 8] = [1, -1, 3_600, -3_600, 86_400, -86_400, 31_536_000, -3
 /// are, so that any operation means something wherever it stands.
 #[derive(Clone, Debug)]
 pub enum Act {
-    Ask { client: usize, wish: Wish },
-    Permit { client: usize, peers: Vec<usize> },
-    Bind { client: usize, number: u16, peer: usize },
-    Send { client: usize, peer: usize, length: usize, is_stun: bool },
-    Data { client: usize, number: u16, length: usize },
-    Peer { client: usize, peer: usize, length: usize },
-    Pass { ms: u64 },
+    Ask {
+        client: usize,
+        wish: Wish,
+    },
+    Permit {
+        client: usize,
+        peers: Vec<usize>,
+    },
+    Bind {
+        client: usize,
+        number: u16,
+        peer: usize,
+    },
+    Send {
+        client: usize,
+        peer: usize,
+        length: usize,
+        is_stun: bool,
+    },
+    Data {
+        client: usize,
+        number: u16,
+        length: usize,
+    },
+    Peer {
+        client: usize,
+        peer: usize,
+        length: usize,
+    },
+    Pass {
+        ms: u64,
+    },
     Weather(Weather),
     Host(Host),
-    Jump { seconds: i64 },
-    Rebind { client: usize, back: bool },
-    Restart { client: usize },
-    Hangup { client: usize },
-    Garble { client: usize },
+    Jump {
+        seconds: i64,
+    },
+    Rebind {
+        client: usize,
+        back: bool,
+    },
+    Restart {
+        client: usize,
+    },
+    Hangup {
+        client: usize,
+    },
+    Garble {
+        client: usize,
+    },
     Attack(Attack),
     Crash,
+    /// The operator ends a user, or a whole room, and revokes the name for a while.
+    Kick {
+        client: usize,
+        is_room: bool,
+        seconds: u64,
+    },
+    /// The operator lets nobody new in.
+    Drain,
+    /// The operator narrows the policy, or widens it again.
+    Configure {
+        is_narrow: bool,
+    },
+    /// The network gives a datagram of this client's port back.
+    Icmp {
+        client: usize,
+        peer: usize,
+    },
 }
 
 /// What somebody does who means harm.
@@ -82,6 +135,8 @@ pub struct Member {
     pub is_v6: bool,
     pub is_symmetric: bool,
     pub keeps: bool,
+    /// Signs with HMAC-SHA256.
+    pub by_sha256: bool,
 }
 
 /// A whole simulation.
@@ -93,7 +148,7 @@ pub struct Plan {
 }
 
 /// How many kinds of operation [`Swarm::draw`] knows.
-const KINDS: usize = 24;
+const KINDS: usize = 28;
 
 /// Which operations a seed has, and how often.
 struct Swarm {
@@ -110,6 +165,8 @@ impl Plan {
             session_s_max: [None, None, None, Some(1_500), Some(4 * 3600)][random.below(5)],
             expiry_mode: [ExpiryMode::New, ExpiryMode::Refresh][random.below(2)],
             rfc5766_channels: random.below(4) == 0,
+            strict_channels: random.below(4) == 0,
+            bps_max: (random.below(4) == 0).then_some(64_000),
             pool: [2, 5, 8, 16][random.below(4)],
             quota: [1, 3, 8, 28][random.below(4)],
         };
@@ -119,6 +176,7 @@ impl Plan {
             is_v6: random.below(5) == 0,
             is_symmetric: random.below(3) == 0,
             keeps: random.below(2) == 0,
+            by_sha256: random.below(4) == 0,
         });
         let members: Vec<_> = members.collect();
         let mut weights = [0; KINDS];
@@ -131,7 +189,7 @@ impl Plan {
         for (always, more) in [(0, 10), (4, 20), (5, 20), (6, 40), (7, 60), (8, 50)] {
             weights[always] += more;
         }
-        for seldom in 10..=18 {
+        for seldom in (10..=18).chain(24..=27) {
             weights[seldom] = weights[seldom].div_ceil(3);
         }
         let mut swarm = Swarm { weights, random };
@@ -204,6 +262,15 @@ impl Swarm {
             18 => Act::Garble { client },
             19 | 20 | 21 => Act::Attack(any_attack(random)),
             22 => Act::Ask { client, wish: Wish::Refresh { lifetime_s: 600, family: 0 } },
+            24 => Act::Configure { is_narrow: random.below(2) == 0 },
+            25 => Act::Icmp { client, peer: any_peer(random) },
+            // Whoever is kicked is out for good, mostly.
+            26 if random.below(6) == 0 => Act::Kick {
+                client,
+                is_room: random.below(3) == 0,
+                seconds: *random.pick(&[0, 1, 60, 900]),
+            },
+            27 if random.below(8) == 0 => Act::Drain,
             _ if random.below(8) == 0 => Act::Crash,
             _ => Act::Pass { ms: *random.pick(&PAUSES_MS[..6]) },
         }

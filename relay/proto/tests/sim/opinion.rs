@@ -130,8 +130,8 @@ impl Ours {
     fn new() -> Self {
         let mut rules = Plan::new(0, 0).rules;
         (rules.permissions_max, rules.channels_max, rules.session_s_max) = (64, 64, None);
-        rules.rfc5766_channels = false;
-        let relay = Relay::new(rules.settings(), &keys(1));
+        (rules.rfc5766_channels, rules.strict_channels, rules.bps_max) = (false, false, None);
+        let relay = Relay::new(rules.settings(false), &keys(1));
         Self { relay, now: START, client: Client::new(client_addr(40_000), "static"), port: None }
     }
 

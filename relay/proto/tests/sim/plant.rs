@@ -120,7 +120,9 @@ impl Plant {
             _ => false,
         };
         match self.ids.get(&who(from)) {
-            Some(via) if passes => Verdict::ToPeer { via: *via, to: PeerAddr(to), payload },
+            Some(via) if passes => {
+                Verdict::ToPeer { via: *via, to: PeerAddr(to), payload, dont_fragment: false }
+            }
             _ => verdict,
         }
     }

@@ -1,19 +1,24 @@
 //! One step: a call of the relay, the same call of the model, and everything that is judged.
 
 use relay_proto::address::AllocationId;
-use relay_proto::credential::LongTermKey;
+use std::net::SocketAddr;
+
+use relay_proto::icmp::IcmpError;
+use relay_proto::revocation::Who as Named;
 use relay_proto::{ClientAddr, More, PeerAddr, RelayAddr, Transport, Verdict};
 
 use super::edge::{Asked, Host};
 use super::invariants as check;
-use super::message::{self, ERROR, SUCCESS, Stun};
-use super::model::{Answer, Expected, Fate, Frame, Who, who};
+use super::message::{self, ERROR, INDICATION, SUCCESS, Stun};
+use super::model::{Answer, Expected, Fate, Frame, Seal, Who, who};
 use super::network::Event;
 use super::requests::ALLOCATE;
 use super::subject::Done;
 use super::world::World;
 use crate::wire::Reply;
 
+/// Stands for the code of an indication, which has none.
+const ICMP_CODE: u16 = 1;
 /// Answers that are remembered to be compared with those to repetitions.
 const RECENT_MAX: usize = 16;
 
@@ -41,7 +46,7 @@ impl World {
         self.compare(&fate, &verdict);
         let by_channel = bytes.first().is_some_and(|byte| *byte >= 0x40);
         match verdict {
-            Verdict::ToPeer { via, to, payload } => {
+            Verdict::ToPeer { via, to, payload, .. } => {
                 self.judge_to_peer(client, via, to.0, by_channel);
                 if self.network.is_hit(self.network.weather.unsent) {
                     self.subject.unsent_to_peer(via, to, payload.len());
@@ -70,20 +75,15 @@ impl World {
         self.last = after;
     }
 
-    fn judge_to_peer(
-        &self,
-        client: Who,
-        via: AllocationId,
-        to: std::net::SocketAddr,
-        by_channel: bool,
-    ) {
+    fn judge_to_peer(&self, client: Who, via: AllocationId, to: SocketAddr, by_channel: bool) {
         check::i18_payload_goes_to_the_owner(self.owner_of(via), client);
-        check::i01_only_to_permitted_peers(&self.seen, self.now.mono_ms, &client, to, by_channel);
+        let (now_ms, is_narrow) = (self.now.mono_ms, self.is_narrow);
+        check::i01_only_to_permitted_peers(&self.seen, now_ms, &client, to, by_channel, is_narrow);
         check::i21_own_services_are_no_destination(to);
     }
 
     /// A datagram at a relayed port; the host drops it if the port is closed.
-    pub fn at_port(&mut self, at: std::net::SocketAddr, from: std::net::SocketAddr, bytes: &[u8]) {
+    pub fn at_port(&mut self, at: SocketAddr, from: SocketAddr, bytes: &[u8]) {
         let Some(id) = self.edge.owner(at) else { return };
         self.tally.heard_peer(PeerAddr(from), bytes.len());
         let fate = self.model.from_peer(self.now.mono_ms, id, from, bytes);
@@ -108,7 +108,7 @@ impl World {
     fn to_client(
         &mut self,
         owner: Option<Who>,
-        from: std::net::SocketAddr,
+        from: SocketAddr,
         bytes: &[u8],
         verdict: &Verdict<'_>,
     ) {
@@ -138,9 +138,37 @@ impl World {
     /// A port's late answer.
     pub fn answer_port(&mut self, asked: Asked, refuses: bool) {
         self.port_since_ms = asked.since_ms;
+        self.is_at_once = false;
         let mut expected = Expected::default();
         self.open(asked, refuses, &mut expected);
         self.settle(expected, None);
+        self.last = self.finish();
+    }
+
+    /// The operator ends a user or a room.
+    pub fn kick(&mut self, named: &Named, until: u64) {
+        let (until, expected) = self.model.kick(named, until);
+        let told = self.subject.kick(self.now, named, until);
+        assert!(!self.has_model || told == until, "revoked until {told}, not {until}");
+        self.settle(expected, None);
+        check::i22_nothing_is_left_of_the_kicked(&self.edge, named);
+        self.last = self.finish();
+    }
+
+    /// The network could not deliver what a port has sent.
+    pub fn icmp(&mut self, at: SocketAddr, peer: SocketAddr) {
+        let Some(id) = self.edge.owner(at) else { return };
+        let error = if peer.is_ipv4() { (3, 3) } else { (1, 4) };
+        let error = IcmpError { kind: error.0, code: error.1, mtu: 0 };
+        let told = self.model.icmp(self.now.mono_ms, id, peer);
+        self.subject.icmp(self.now, id, PeerAddr(peer), error);
+        let answers = told.into_iter().map(|who| Answer {
+            to: Some(who),
+            method: 7,
+            code: ICMP_CODE,
+            ..Answer::default()
+        });
+        self.settle(Expected { answers: answers.collect(), ..Expected::default() }, None);
         self.last = self.finish();
     }
 
@@ -158,7 +186,7 @@ impl World {
             match done {
                 Done::Reply { to, bytes } => {
                     let reply = Reply { to, bytes };
-                    let wanted = expected.answers.get(answers.len()).and_then(|it| it.key);
+                    let wanted = expected.answers.get(answers.len()).and_then(|it| it.seal);
                     replies += 1;
                     self.judge_reply(&reply, cause);
                     answers.push(read(&reply, wanted));
@@ -177,6 +205,7 @@ impl World {
                     let port = self.edge.open.remove(&id);
                     let port = port.unwrap_or_else(|| panic!("I-6: {id} closed, but not open"));
                     self.edge.closes += 1;
+                    self.seen.closed(self.now.mono_ms, &who(port.client));
                     let at = expected.closes.iter().position(|it| *it == who(port.client));
                     assert!(!self.has_model || at.is_some(), "{:?} was closed early", port.client);
                     at.map(|at| expected.closes.swap_remove(at));
@@ -197,8 +226,11 @@ impl World {
     /// The host answers at once or later.
     fn ask_host(&mut self, asked: Asked, expected: &mut Expected) {
         let (late_ms, opens) = match self.edge.host {
-            Host::Opens => return self.open(asked, false, expected),
-            Host::Refuses => return self.open(asked, true, expected),
+            Host::Opens | Host::Refuses => {
+                let refuses = self.edge.host == Host::Refuses;
+                self.is_at_once = true;
+                return self.open(asked, refuses, expected);
+            }
             Host::OpensLate(ms) => (ms, true),
             Host::RefusesLate(ms) => (ms, false),
         };
@@ -216,7 +248,7 @@ impl World {
                 more
             }
             Err(why) => {
-                let more = self.model.port_failed(id, why);
+                let more = self.model.port_failed(id, why, self.is_at_once);
                 self.subject.port_failed(id, why);
                 let after = self.subject.snapshot(self.now);
                 for answer in &more.answers {
@@ -227,6 +259,7 @@ impl World {
         };
         expected.answers.extend(more.answers);
         expected.closes.extend(more.closes);
+        expected.opens.extend(more.opens);
     }
 
     /// What is judged of a reply by itself, and what is learnt from it.
@@ -235,6 +268,11 @@ impl World {
         let stun = Stun::read(&reply.bytes);
         let stun = stun.unwrap_or_else(|| panic!("no message: {:02x?}", reply.bytes));
         self.tally.reply(reply.to, reply.bytes.len(), &stun);
+        if stun.class == INDICATION {
+            // An error of the network: nobody asked.
+            assert!(cause.is_none(), "I-13: an indication for an answer");
+            return;
+        }
         if let Some(nonce) = stun.value(0x0015) {
             self.model.learn_nonce(now_ms, to, nonce);
         }
@@ -332,7 +370,7 @@ impl World {
             return;
         }
         let got = match *verdict {
-            Verdict::ToPeer { via, to, payload } => match self.owner_of(via) {
+            Verdict::ToPeer { via, to, payload, .. } => match self.owner_of(via) {
                 Some(via) => Fate::ToPeer { via, to: to.0, payload },
                 None => panic!("{via} is nobody's"),
             },
@@ -361,23 +399,23 @@ impl World {
     }
 }
 
-/// A reply in the model's terms; `key` is whose signature it must bear.
-fn read(reply: &Reply, key: Option<LongTermKey>) -> Answer {
+/// A reply in the model's terms; `seal` is the signature that it must bear.
+fn read(reply: &Reply, seal: Option<Seal>) -> Answer {
     let stun = Stun::read(&reply.bytes).expect("judged already");
-    let is_signed = key.is_some_and(|key| stun.is_signed_by(&key));
+    let is_signed = seal.is_some_and(|(key, by)| stun.has_sha256 == by && stun.is_signed_by(&key));
     // A signature of nobody is unlike any key.
-    let other = stun.integrity.map(|_| LongTermKey::default());
+    let other = stun.integrity.map(|_| Seal::default());
     Answer {
         to: Some(who(reply.to)),
         method: stun.method,
-        id: stun.id,
-        code: stun.code().expect("a reply has a code"),
+        id: if stun.class == INDICATION { [0; 12] } else { stun.id },
+        code: stun.code().unwrap_or(ICMP_CODE),
         lifetime_s: stun.number(0x000D),
         relayed: stun.address(0x0016),
         mapped: stun.address(0x0020),
         has_token: stun.value(0x0022).is_some(),
         challenges: stun.value(0x0014).is_some() && stun.value(0x0015).is_some(),
         unknown: stun.value(message::UNKNOWN_ATTRIBUTES).unwrap_or_default().to_vec(),
-        key: if is_signed { key } else { other },
+        seal: if is_signed { seal } else { other },
     }
 }

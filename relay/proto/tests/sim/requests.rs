@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use relay_proto::auth::{AuthFailure, ExpiryMode};
 use relay_proto::credential::{self, LongTermKey};
+use relay_proto::revocation::Who as Named;
 use relay_proto::{AllocationId, DropReason, Family, Now, PortFailure};
 
 use super::message::{INDICATION, REQUEST, Stun};
-use super::model::{Allocation, Answer, Expected, Fate, Model, Who};
+use super::model::{Allocation, Answer, Expected, Fate, Model, Seal, Who, is_forbidden};
 use super::scene::{LISTENER_PORT, REALM, Reach, SECRETS, STUN_PORT, canonical, is_own, reach};
 
 pub const BINDING: u16 = 0x001;
@@ -21,7 +22,7 @@ pub const CHANNEL_BIND: u16 = 0x009;
 /// Who a request was proved to be from.
 struct Proven {
     username: String,
-    key: LongTermKey,
+    seal: Seal,
 }
 
 impl Model {
@@ -88,6 +89,9 @@ impl Model {
             return Fate::Drop(DropReason::Malformed);
         }
         let proven = self.prove(now, from, stun).and_then(|proven| {
+            if self.is_revoked(now, user(&proven.username)) {
+                return Err((401, Some(AuthFailure::Revoked)));
+            }
             self.budget.verified(now.mono_ms, from.0.ip());
             let keeps = stun.method == REFRESH && stun.number(0x000D) != Some(0);
             let ended = self.rules.expiry_mode == ExpiryMode::Refresh
@@ -100,10 +104,10 @@ impl Model {
             Err((code, failure)) => return self.challenge(now, from, stun, code, failure, out),
         };
         out.is_proven = true;
-        let key = Some(proven.key);
+        let seal = Some(proven.seal);
         if let Err(code) = self.perform(now, from, stun, proven, out) {
             let unknown = if code == 420 { stun.unknown() } else { Vec::new() };
-            let answer = Answer { code, unknown, key, ..Answer::default() };
+            let answer = Answer { code, unknown, seal, ..Answer::default() };
             self.answer(from, stun, answer, out);
         }
         Fate::Control
@@ -136,19 +140,32 @@ impl Model {
         from: Who,
         stun: &Stun<'_>,
     ) -> Result<Proven, (u16, Option<AuthFailure>)> {
-        let Some((_, integrity)) = stun.integrity else {
+        if stun.integrity.is_none() {
             return Err((if stun.len() < 28 { 400 } else { 401 }, None));
-        };
-        let parts = (stun.value(0x0006), stun.value(0x0014), stun.value(0x0015));
-        let (Some(username), Some(realm), Some(nonce)) = parts else { return Err((400, None)) };
-        let too_long = username.len() > 508 || realm.len() > 763 || nonce.len() > 763;
-        if too_long || integrity.len() != 20 {
+        }
+        let parts = (stun.value(0x0014), stun.value(0x0015));
+        let (Some(realm), Some(nonce)) = parts else { return Err((400, None)) };
+        let too_long = realm.len() > 763 || nonce.len() > 763;
+        if too_long || !stun.has_whole_integrity() {
             return Err((400, None));
         }
         let unknown = (401, Some(AuthFailure::UnknownUser));
-        let Ok(username) = std::str::from_utf8(username) else { return Err(unknown) };
-        let owner = self.live(now.mono_ms, &from).filter(|it| it.username == username);
-        let keys = match owner.map(|owner| vec![owner.key]) {
+        let is_named = match (stun.value(0x0006), stun.value(0x001E)) {
+            (Some(name), None) => name.len() <= 508,
+            (None, Some(hash)) => hash.len() == 32,
+            _ => false,
+        };
+        // Clients here name no algorithm: whatever does was damaged on the way.
+        if !is_named || stun.value(0x001D).or(stun.value(0x8002)).is_some() {
+            return Err((400, None));
+        }
+        let username = stun.value(0x0006).and_then(|name| std::str::from_utf8(name).ok());
+        let Some(username) = username else { return Err(unknown) };
+        let farewell = self.farewell(now, from, stun);
+        let owner = self.live(now.mono_ms, &from).map(|it| (&it.username, it.seal));
+        let owner = owner.or(farewell.map(|(_, name, seal, _)| (name, *seal)));
+        let owner = owner.filter(|(name, _)| *name == username);
+        let keys = match owner.map(|(_, (key, _))| vec![key]) {
             Some(key) => key,
             None if username == "static" => self.keys_of(username),
             None => {
@@ -164,7 +181,8 @@ impl Model {
         if !self.knows_nonce(now.mono_ms, from, nonce) {
             return Err((438, Some(AuthFailure::StaleNonce)));
         }
-        Ok(Proven { username: username.to_owned(), key })
+        let seal = (key, !stun.has_sha1);
+        Ok(Proven { username: username.to_owned(), seal })
     }
 
     /// Keys are made once a name: they do not change while a simulation runs.
@@ -208,6 +226,13 @@ impl Model {
         if !stun.unknown().is_empty() {
             return Err(420);
         }
+        let gives_back = stun.method == REFRESH && stun.number(0x000D) == Some(0);
+        let copy = self.farewell(now, from, stun).filter(|_| gives_back);
+        if copy.is_some_and(|(_, name, ..)| *name == proven.username) {
+            let (lifetime_s, seal) = (Some(0), Some(proven.seal));
+            self.answer(from, stun, Answer { lifetime_s, seal, ..Answer::default() }, out);
+            return Ok(());
+        }
         if self.allocations.get(&from).is_some_and(|it| now.mono_ms >= it.ends_ms) {
             self.end(from, 0, out);
         }
@@ -215,6 +240,12 @@ impl Model {
         if allocation.as_ref().is_some_and(|it| user(&it.username) != user(&proven.username)) {
             return Err(441);
         }
+        let is_ready = allocation.as_ref().is_some_and(|it| it.relayed.is_some());
+        let allocation = allocation.filter(|_| is_ready || stun.method == ALLOCATE);
+        let allocation = allocation.map(|it| {
+            it.heard_s = now.mono_ms / 1_000;
+            it
+        });
         match (stun.method, allocation) {
             (ALLOCATE, None) => self.allocate(now, from, stun, proven, out),
             (ALLOCATE, Some(it)) if it.id != stun.id => Err(437),
@@ -222,14 +253,14 @@ impl Model {
                 self.allocated(from, out);
                 Ok(())
             }
-            (_, Some(it)) if it.relayed.is_some() => {
-                let key = Some(proven.key);
+            (_, Some(_)) => {
+                let seal = Some(proven.seal);
                 let answer = match stun.method {
-                    REFRESH => self.refresh(now, from, stun, out)?,
+                    REFRESH => self.refresh(now, from, stun, &proven, out)?,
                     CREATE_PERMISSION => self.create_permission(now, from, stun)?,
                     _ => self.channel_bind(now, from, stun)?,
                 };
-                self.answer(from, stun, Answer { key, ..answer }, out);
+                self.answer(from, stun, Answer { seal, ..answer }, out);
                 Ok(())
             }
             _ => Err(437),
@@ -259,13 +290,16 @@ impl Model {
             Some(2) => Family::V6,
             Some(_) => return Err(440),
         };
+        if self.is_draining {
+            return Err(508);
+        }
         let granted_s = granted_s(stun.number(0x000D));
         let session_ends_ms =
             self.rules.session_s_max.map_or(u64::MAX, |most| now.mono_ms + u64::from(most) * 1_000);
         let ends_ms = (now.mono_ms + u64::from(granted_s) * 1_000).min(session_ends_ms);
         let allocation = Allocation {
             username: proven.username,
-            key: proven.key,
+            seal: proven.seal,
             family,
             ends_ms,
             session_ends_ms,
@@ -273,6 +307,10 @@ impl Model {
             granted_s: left_s(now, ends_ms),
             reserves: even.is_some_and(|value| value.first().is_some_and(|bits| *bits >= 0x80)),
             relayed: None,
+            heard_s: now.mono_ms / 1_000,
+            has_replaced: false,
+            used_ns: [0; 2],
+            icmp: (0, 0),
             permissions: BTreeMap::new(),
             channels: BTreeMap::new(),
         };
@@ -295,8 +333,12 @@ impl Model {
         out
     }
 
-    pub fn port_failed(&mut self, id: AllocationId, why: PortFailure) -> Expected {
+    /// It could not; `at_once` if that was the answer to the effect itself.
+    pub fn port_failed(&mut self, id: AllocationId, why: PortFailure, at_once: bool) -> Expected {
         let mut out = Expected::default();
+        if why == PortFailure::Quota && at_once && self.replace_silent(id, &mut out) {
+            return out;
+        }
         let Some(who) = self.ids.remove(&id) else { return out };
         let Some(allocation) = self.allocations.remove(&who) else { return out };
         let code = match why {
@@ -304,9 +346,9 @@ impl Model {
             PortFailure::Capacity => 508,
             PortFailure::Family => 440,
         };
-        let (id, key) = (allocation.id, Some(allocation.key));
+        let (id, seal) = (allocation.id, Some(allocation.seal));
         let to = Some(who);
-        out.answers.push(Answer { to, method: ALLOCATE, id, code, key, ..Answer::default() });
+        out.answers.push(Answer { to, method: ALLOCATE, id, code, seal, ..Answer::default() });
         out
     }
 
@@ -321,7 +363,7 @@ impl Model {
             relayed: Some(relayed),
             mapped: Some(who.0),
             has_token: it.reserves,
-            key: Some(it.key),
+            seal: Some(it.seal),
             ..Answer::default()
         });
     }
@@ -331,6 +373,7 @@ impl Model {
         now: Now,
         from: Who,
         stun: &Stun<'_>,
+        proven: &Proven,
         out: &mut Expected,
     ) -> Result<Answer, u16> {
         let it = self.allocations.get_mut(&from).ok_or(437u16)?;
@@ -341,6 +384,11 @@ impl Model {
         let asked_s = stun.number(0x000D);
         if asked_s == Some(0) {
             self.end(from, 1, out);
+            if !from.2 {
+                let until_ms = now.mono_ms + 40_000;
+                let farewell = (stun.id, proven.username.clone(), proven.seal, until_ms);
+                self.farewells.insert(from, farewell);
+            }
             return Ok(Answer { lifetime_s: Some(0), ..Answer::default() });
         }
         let ends_ms = now.mono_ms + u64::from(granted_s(asked_s)) * 1_000;
@@ -353,11 +401,11 @@ impl Model {
         let peers: Option<Vec<_>> = named.map(|(_, value)| stun.unxor(value)).collect();
         let peers = peers.filter(|peers| !peers.is_empty()).ok_or(400u16)?;
         // A permission is for an address: port 0 stands for any.
-        let any = |peer: &SocketAddr| match peer.port() {
-            0 => SocketAddr::new(peer.ip(), 50_000),
-            _ => *peer,
+        let is_denied = |peer: &SocketAddr| match peer.port() {
+            0 => is_forbidden(*peer, self.is_narrow),
+            _ => reach(*peer, self.is_narrow) == Reach::Denied,
         };
-        if peers.iter().any(|peer| reach(any(peer)) == Reach::Denied) {
+        if peers.iter().any(is_denied) {
             return Err(403);
         }
         let it = self.allocations.get_mut(&from).ok_or(437u16)?;
@@ -375,17 +423,21 @@ impl Model {
         let (number, peer) = number.zip(stun.address(0x0012)).ok_or(400u16)?;
         let peer = canonical(peer);
         let it = self.allocations.get_mut(&from).ok_or(437u16)?;
-        if reach(peer) == Reach::Denied || it.relayed == Some(peer) {
+        if reach(peer, self.is_narrow) == Reach::Denied || it.relayed == Some(peer) {
             return Err(403);
         }
         if Family::of(&peer.ip()) != it.family {
             return Err(443);
         }
-        it.channels.retain(|_, (_, ends_ms)| now.mono_ms < *ends_ms);
+        // Strict: for five minutes more nobody else gets number or peer (RFC 8656 §12).
+        let kept_ms = if self.rules.strict_channels { 300_000 } else { 0 };
+        it.channels.retain(|_, (_, ends_ms)| now.mono_ms < *ends_ms + kept_ms);
         if it.channels.iter().any(|(at, (to, _))| (*at == number) != (*to == peer)) {
             return Err(400);
         }
-        if !it.channels.contains_key(&number) && it.channels.len() >= self.rules.channels_max {
+        let mut live = it.channels.iter().filter(|(_, (_, ends_ms))| now.mono_ms < *ends_ms);
+        let is_live = live.clone().any(|(at, _)| *at == number);
+        if !is_live && live.by_ref().count() >= self.rules.channels_max {
             return Err(508);
         }
         permit(now, it, &[peer], self.rules.permissions_max)?;
@@ -412,6 +464,73 @@ impl Model {
             self.end(who, 0, &mut out);
         }
         out
+    }
+
+    /// The longest silent allocation of the same user gives way, once.
+    fn replace_silent(&mut self, id: AllocationId, out: &mut Expected) -> bool {
+        let Some(who) = self.ids.get(&id).copied() else { return false };
+        let Some(asking) = self.allocations.get_mut(&who) else { return false };
+        if asking.has_replaced {
+            return false;
+        }
+        let (now_s, name) = (asking.heard_s, user(&asking.username).to_owned());
+        let count = if self.searches.0 == now_s { self.searches.1 + 1 } else { 1 };
+        self.searches = (now_s, count);
+        if count > 100 {
+            return false;
+        }
+        asking.has_replaced = true;
+        // Of two that are silent for as long, the one in the earlier slot.
+        let ids = self.ids.iter().filter_map(|(id, who)| {
+            let it = self.allocations.get(who)?;
+            let is_ghost = it.relayed.is_some() && now_s - it.heard_s >= 30;
+            (is_ghost && user(&it.username) == name).then_some((it.heard_s, id.index(), *who))
+        });
+        let Some((.., ghost)) = ids.min() else { return false };
+        self.end(ghost, 3, out);
+        out.opens.push(who);
+        true
+    }
+
+    /// The operator ends whom this names; returns until when the name is revoked.
+    pub fn kick(&mut self, named: &Named, until: u64) -> (u64, Expected) {
+        let mut out = Expected::default();
+        let meant = self.allocations.iter().filter(|(_, it)| named.means(user(&it.username)));
+        let meant: Vec<_> = meant.map(|(who, it)| (*who, it.username.clone())).collect();
+        let expiry = |name: &str| credential::split(name).map_or(0, |(expiry, _)| expiry);
+        let until = meant.iter().map(|(_, name)| expiry(name)).fold(until, u64::max);
+        for (who, _) in meant {
+            self.end(who, 4, &mut out);
+        }
+        self.revoked.push((named.clone(), until));
+        (until, out)
+    }
+
+    pub fn is_revoked(&self, now: Now, user: &str) -> bool {
+        self.revoked.iter().any(|(named, until)| named.means(user) && now.unix_s <= *until)
+    }
+
+    /// Whether a client is told of an error of the network, ten times a second at most.
+    pub fn icmp(&mut self, now_ms: u64, at: AllocationId, peer: SocketAddr) -> Option<Who> {
+        let who = *self.ids.get(&at)?;
+        let is_narrow = self.is_narrow;
+        let it = self.allocations.get_mut(&who).filter(|it| now_ms < it.ends_ms)?;
+        if !it.permits(now_ms, peer.ip()) || is_forbidden(peer, is_narrow) {
+            return None;
+        }
+        let told = if it.icmp.0 == now_ms / 1_000 { it.icmp.1 } else { 0 };
+        it.icmp = (now_ms / 1_000, told + u8::from(told < 10));
+        (told < 10).then_some(who)
+    }
+
+    fn farewell(
+        &self,
+        now: Now,
+        from: Who,
+        stun: &Stun<'_>,
+    ) -> Option<&([u8; 12], String, Seal, u64)> {
+        let farewell = self.farewells.get(&from);
+        farewell.filter(|(id, .., until_ms)| *id == stun.id && now.mono_ms < *until_ms)
     }
 
     fn answer(&self, to: Who, stun: &Stun<'_>, answer: Answer, out: &mut Expected) {

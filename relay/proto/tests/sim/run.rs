@@ -10,6 +10,7 @@ use super::client::Wish;
 use super::invariants as check;
 use super::operation::{Operation, Plan};
 use super::plant::Bug;
+use super::requests::user;
 use super::scene::{PEERS, START};
 use super::world::World;
 use crate::wire::channel_data;
@@ -101,7 +102,8 @@ fn recover(world: &mut World) {
     for client in 0..world.clients.len() {
         let codes = relays_again(world, client);
         let name = &world.clients[client].username;
-        let is_welcome = name != "nobody" && !name.starts_with("18");
+        let is_revoked = world.model.is_revoked(world.now, user(name));
+        let is_welcome = name != "nobody" && !name.starts_with("18") && !is_revoked;
         if let Some(codes) = codes.filter(|_| is_welcome) {
             check::i25_clients_relay_again(false, client, &codes);
         }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use relay_proto::auth::{Credentials, ExpiryMode};
 use relay_proto::policy::{PeerPolicy, RelayIp};
+use relay_proto::shape::Rate;
 use relay_proto::{Keys, Now, Settings};
 
 use crate::wire::{addr, peer};
@@ -30,20 +31,23 @@ pub struct Rules {
     pub session_s_max: Option<u32>,
     pub expiry_mode: ExpiryMode,
     pub rfc5766_channels: bool,
+    pub strict_channels: bool,
+    pub bps_max: Option<u64>,
     /// Relayed ports, and how many of them one user may have.
     pub pool: u16,
     pub quota: usize,
 }
 
 impl Rules {
-    pub fn settings(&self) -> Settings {
+    /// What the relay is built from; `is_narrow` is a policy that has come to forbid some peers.
+    pub fn settings(&self, is_narrow: bool) -> Settings {
         let network = |text: &str| text.parse().expect("network");
         Settings {
-            credentials: Credentials {
-                realm: REALM.to_owned(),
-                secrets: SECRETS.map(<[u8]>::to_vec).to_vec(),
-                users: [("static".to_owned(), "pass word".to_owned())].into(),
-            },
+            credentials: Credentials::new(
+                REALM.to_owned(),
+                SECRETS.map(<[u8]>::to_vec).to_vec(),
+                [("static".to_owned(), "pass word".to_owned())].into(),
+            ),
             policy: PeerPolicy {
                 relay_ips: vec![
                     RelayIp { local: LOCAL_IP.into(), external: EXTERNAL_IP.into() },
@@ -53,16 +57,25 @@ impl Rules {
                 service_ports: vec![LISTENER_PORT, STUN_PORT],
                 own_ips: vec![LOCAL_IP.into(), RELAY_IP_V6.into()],
                 allow: vec![network("198.51.100.0/24"), network("2001:db8:9::/48")],
-                deny: vec![network("198.51.100.250")],
+                deny: [&["198.51.100.250"][..], if is_narrow { &NARROWED } else { &[] }]
+                    .concat()
+                    .into_iter()
+                    .map(network)
+                    .collect(),
             },
             permissions_max: self.permissions_max,
             channels_max: self.channels_max,
             expiry_mode: self.expiry_mode,
             session_s_max: self.session_s_max,
             rfc5766_channels: self.rfc5766_channels,
+            strict_channels: self.strict_channels,
+            rate_max: self.bps_max.and_then(Rate::from_bps),
         }
     }
 }
+
+/// Peers that a narrower policy forbids.
+const NARROWED: [&str; 2] = ["198.51.100.2", "2001:db8:9::2"];
 
 /// Entropy of the so many-th boot.
 pub fn keys(boot: u8) -> Keys {
@@ -77,7 +90,7 @@ pub enum Reach {
     Denied,
 }
 
-pub fn reach(peer: SocketAddr) -> Reach {
+pub fn reach(peer: SocketAddr, is_narrow: bool) -> Reach {
     let port = peer.port();
     if port == 0 || port == LISTENER_PORT && is_own(peer.ip()) {
         return Reach::Denied;
@@ -88,6 +101,7 @@ pub fn reach(peer: SocketAddr) -> Reach {
     match peer.ip() {
         IpAddr::V4(v4) => match v4.octets() {
             [198, 51, 100, 250] => Reach::Denied,
+            [198, 51, 100, 2] if is_narrow => Reach::Denied,
             [198, 51, 100, _] => Reach::Peer,
             [0 | 10 | 127 | 224..=255, ..]
             | [169, 254, ..]
@@ -100,6 +114,7 @@ pub fn reach(peer: SocketAddr) -> Reach {
             _ => Reach::Peer,
         },
         IpAddr::V6(v6) => match v6.segments() {
+            [0x2001, 0xdb8, 9, 0, 0, 0, 0, 2] if is_narrow => Reach::Denied,
             [0x2001, 0xdb8, 9, ..] => Reach::Peer,
             [0x2001, 0xdb8 | 0..=0x1ff, ..] | [0x2002 | 0x3fff, ..] => Reach::Denied,
             [0x2000..=0x3fff, ..] => Reach::Peer,

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
+use relay_proto::icmp::IcmpError;
+use relay_proto::operator::Alternates;
 use relay_proto::request::PortWish;
+use relay_proto::revocation::Who as Named;
 use relay_proto::{
     AllocationId, ClientAddr, DropReason, Effect, Family, More, Now, PeerAddr, PortFailure, Relay,
     RelayAddr, Snapshot, Verdict,
@@ -30,7 +33,7 @@ impl Subject {
     pub fn new(rules: &Rules, boot: u8, bug: Option<Bug>) -> Self {
         let boot = if bug == Some(Bug::OldKeyAtBoot) { 1 } else { boot };
         Self {
-            relay: Relay::new(rules.settings(), &scene::keys(boot)),
+            relay: Relay::new(rules.settings(false), &scene::keys(boot)),
             plant: bug.map(Plant::new),
             ready: VecDeque::new(),
         }
@@ -102,6 +105,22 @@ impl Subject {
         self.relay.has_allocation(now, client)
     }
 
+    pub fn kick(&mut self, now: Now, who: &Named, until: u64) -> u64 {
+        self.relay.kick(self.planted_time(now), who, until).until
+    }
+
+    pub fn drain(&mut self) {
+        self.relay.drain(Alternates::default());
+    }
+
+    pub fn configure(&mut self, rules: &Rules, is_narrow: bool) {
+        self.relay.configure(rules.settings(is_narrow));
+    }
+
+    pub fn icmp(&mut self, now: Now, at: AllocationId, peer: PeerAddr, error: IcmpError) {
+        self.relay.icmp(self.planted_time(now), at, peer, error);
+    }
+
     pub fn unsent_to_client(
         &mut self,
         via: AllocationId,
@@ -149,13 +168,13 @@ impl Subject {
 pub fn owned(effect: &Effect<'_>) -> Done {
     match effect {
         Effect::Reply { to, bytes } => Done::Reply { to: *to, bytes: bytes.to_vec() },
-        Effect::OpenPort { id, family, wish, user, client } => Done::Open {
+        Effect::OpenPort { id, family, wish, user, client, .. } => Done::Open {
             id: *id,
             family: *family,
             wish: *wish,
             user: (*user).to_owned(),
             client: *client,
         },
-        Effect::ClosePort { id } => Done::Close { id: *id },
+        Effect::ClosePort { id, .. } => Done::Close { id: *id },
     }
 }

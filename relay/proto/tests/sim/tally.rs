@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use relay_proto::traffic::{Count, Traffic};
 use relay_proto::{ClientAddr, DropReason, Family, PeerAddr, Snapshot, Verdict};
 
-use super::message::Stun;
+use super::message::{INDICATION, Stun};
 
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -45,6 +45,9 @@ impl Tally {
 
     pub fn reply(&mut self, to: ClientAddr, bytes: usize, stun: &Stun<'_>) {
         add(self.client_tx(to), bytes);
+        if stun.class == INDICATION {
+            return;
+        }
         *self.requests.entry((stun.method, stun.code().unwrap_or(0))).or_default() += 1;
     }
 

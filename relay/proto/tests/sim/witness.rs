@@ -92,6 +92,13 @@ impl Witness {
         }
     }
 
+    /// The port is closed: whatever was granted ends with it.
+    pub fn closed(&mut self, now_ms: u64, who: &Who) {
+        if let Some(grant) = self.grants.get_mut(who) {
+            grant.ends_ms = grant.ends_ms.min(now_ms);
+        }
+    }
+
     /// The relay started anew, and with it everything.
     pub fn forget(&mut self) {
         self.grants.clear();

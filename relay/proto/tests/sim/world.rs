@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use relay_proto::revocation::Who as Named;
 use relay_proto::{ClientAddr, Now, Snapshot, Transport};
 
 use super::adversary::Sniffer;
@@ -42,6 +43,10 @@ pub struct World {
     pub model: Model,
     pub seen: Witness,
     pub tally: Tally,
+    /// Whether the operator's policy forbids some peers now.
+    pub is_narrow: bool,
+    /// Whether a port is answered for within the effect that asks for it.
+    pub is_at_once: bool,
     /// When the port that is answered now was asked for.
     pub port_since_ms: u64,
     pub edge: Edge,
@@ -76,6 +81,8 @@ impl World {
             },
             tally: Tally::default(),
             port_since_ms: 0,
+            is_narrow: false,
+            is_at_once: true,
             edge: Edge::new(rules.pool, rules.quota),
             network: Network::new(),
             clients: Vec::new(),
@@ -112,6 +119,7 @@ impl World {
         let addr = self.fresh(addr);
         let mut client = Client::new(addr, USERS[member.user]);
         (client.keeps, client.symmetric) = (member.keeps, member.is_symmetric);
+        client.by_sha256 = member.by_sha256;
         self.clients.push(client);
         self.streams.push(Stream::default());
     }
@@ -167,6 +175,24 @@ impl World {
             Act::Garble { client } => self.garble(client % count),
             Act::Attack(attack) => self.attack(*attack),
             Act::Crash => self.crash(),
+            Act::Kick { client, is_room, seconds } => {
+                let name = super::requests::user(&self.clients[client % count].username);
+                let room = name.split_once('.').map(|(room, _)| room).filter(|_| *is_room);
+                let user = || Named::User(name.to_owned());
+                let named = room.map_or_else(user, |room| Named::Room(room.to_owned()));
+                self.kick(&named, self.now.unix_s + seconds);
+            }
+            Act::Drain => {
+                self.subject.drain();
+                self.model.is_draining = true;
+            }
+            Act::Configure { is_narrow } => self.configure(*is_narrow),
+            Act::Icmp { client, peer } => {
+                let peer = self.peer(*client, *peer);
+                if let Some(at) = self.clients[client % count].relayed {
+                    self.icmp(at, peer);
+                }
+            }
         }
     }
 
@@ -330,10 +356,16 @@ impl World {
         self.clients[client].restart(addr);
     }
 
+    fn configure(&mut self, is_narrow: bool) {
+        self.subject.configure(&self.rules, is_narrow);
+        (self.is_narrow, self.model.is_narrow) = (is_narrow, is_narrow);
+    }
+
     /// The process dies and starts again: other keys, no memory, all ports closed.
     fn crash(&mut self) {
         self.boot = self.boot.wrapping_add(1).max(1);
         self.subject = Subject::new(&self.rules, self.boot, self.bug);
+        self.is_narrow = false;
         self.model = Model::new(self.rules.clone());
         let host = self.edge.host;
         self.edge = Edge::new(self.rules.pool, self.rules.quota);
@@ -352,6 +384,11 @@ impl World {
     pub fn calm(&mut self) {
         self.network.weather = CALM;
         self.edge.host = Host::Opens;
+        self.configure(false);
+        if self.model.is_draining {
+            // Whoever drains starts another one.
+            self.crash();
+        }
         self.run_until(self.now.mono_ms + AGAIN_MS.iter().sum::<u64>());
     }
 
