@@ -51,8 +51,8 @@ pub struct Edge {
     pub open: BTreeMap<AllocationId, Port>,
     /// Asked for, but not answered yet.
     pub waiting: BTreeMap<AllocationId, Asked>,
-    /// Kept for a token until then.
-    reserved: BTreeMap<SocketAddr, (ReservationToken, u64)>,
+    /// Kept for a token until then, for one user.
+    reserved: BTreeMap<SocketAddr, (ReservationToken, u64, String)>,
     pub opens: u64,
     pub closes: u64,
 }
@@ -79,18 +79,19 @@ impl Edge {
         refuses: bool,
         chance: u64,
     ) -> Result<SocketAddr, PortFailure> {
-        self.reserved.retain(|_, (_, until_ms)| now_ms < *until_ms);
+        self.reserved.retain(|_, (_, until_ms, _)| now_ms < *until_ms);
         let charged = self.open.values().filter(|port| port.user == asked.user).count();
         if charged >= self.quota {
             return Err(PortFailure::Quota);
         }
-        let at = self.find(asked.family, asked.wish, chance).ok_or(PortFailure::Capacity)?;
+        let at = self.find(&asked, chance).ok_or(PortFailure::Capacity)?;
         if refuses {
             return Err(PortFailure::Capacity);
         }
         self.reserved.remove(&at);
         if let PortWish::EvenAndNext(token) = asked.wish {
-            self.reserved.insert(next(at), (token, now_ms + RESERVATION_MS));
+            let kept = (token, now_ms + RESERVATION_MS, asked.user.clone());
+            self.reserved.insert(next(at), kept);
         }
         let (user, client) = (asked.user, asked.client);
         let earlier = self.open.insert(asked.id, Port { at, user, client });
@@ -115,9 +116,11 @@ impl Edge {
         2 * usize::from(self.pool)
     }
 
-    fn find(&self, family: Family, wish: PortWish, chance: u64) -> Option<SocketAddr> {
+    fn find(&self, asked: &Asked, chance: u64) -> Option<SocketAddr> {
+        let (family, wish) = (asked.family, asked.wish);
         if let PortWish::Reserved(wanted) = wish {
-            let kept = self.reserved.iter().find(|(_, (token, _))| *token == wanted);
+            let mut kept = self.reserved.iter();
+            let kept = kept.find(|(_, (token, _, user))| *token == wanted && *user == asked.user);
             return kept.map(|(at, _)| *at);
         }
         let even = wish != PortWish::Any;

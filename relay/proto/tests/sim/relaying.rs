@@ -248,11 +248,12 @@ impl World {
                 more
             }
             Err(why) => {
+                let before = self.subject.snapshot(self.now);
                 let more = self.model.port_failed(id, why, self.is_at_once);
                 self.subject.port_failed(id, why);
                 let after = self.subject.snapshot(self.now);
                 for answer in &more.answers {
-                    check::i24_newcomers_are_turned_away(&self.last, &after, answer.code);
+                    check::i24_newcomers_are_turned_away(&before, &after, answer.code);
                 }
                 more
             }

@@ -325,6 +325,7 @@ impl Model {
         match self.ids.get(&id).and_then(|who| self.allocations.get_mut(who)) {
             Some(allocation) => {
                 allocation.relayed = Some(relayed);
+                allocation.family = Family::of(&relayed.ip());
                 self.opened[usize::from(client.2)] += 1;
                 self.allocated(client, &mut out);
             }

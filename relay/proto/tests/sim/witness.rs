@@ -54,6 +54,8 @@ impl Witness {
         let grant = self.grants.entry(who).or_default();
         match request.method {
             ALLOCATE => return self.allocated(now_ms, now_ms, who, reply),
+            // The port's end says it; a copy of the request may end nothing any more.
+            REFRESH if reply.number(0x000D) == Some(0) => return,
             REFRESH => {
                 // LIFETIME is in whole seconds, and a session may end between two.
                 let session_ends_ms = grant.since_ms + self.session_ms_max;
@@ -96,6 +98,7 @@ impl Witness {
     pub fn closed(&mut self, now_ms: u64, who: &Who) {
         if let Some(grant) = self.grants.get_mut(who) {
             grant.ends_ms = grant.ends_ms.min(now_ms);
+            grant.changes += 1;
         }
     }
 
