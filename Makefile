@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh Debian 12 machine with Rust 1.95 and Node 20:
 #   make run     build everything and open a class on this machine
 #   make test    install what tests need, then run all of them
-.PHONY: run build web test check unit sim e2e bench lint deny packages clean
+.PHONY: run build web test check unit sim e2e bench conformance fuzz lint deny packages clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -51,6 +51,7 @@ sim:
 # As root nothing is skipped: what cannot run fails.
 e2e: build packages tests/browser/node_modules/.package-lock.json
 	npm --prefix tests/browser run --silent check
+	tests/clients/install.sh
 	$(if $(filter 0,$(shell id -u)),CASTLING_E2E=require) cargo test --locked -p e2e -- --nocapture
 
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
@@ -60,8 +61,18 @@ tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 bench: build packages
 	cargo run --release --locked -p e2e --bin bench -- $(ARGS)
 
+# Tries random inputs on the relay's core; `make fuzz ARGS="600 member"` is ten minutes of one target.
+# Needs g++ for libFuzzer. The inputs worth keeping are tried by `make unit` too.
+fuzz:
+	relay/proto/fuzz/run $(ARGS)
+
+# Every row of the protocol on the wire, against castling and coturn; tables go to docs/conformance.md.
+conformance: build packages
+	cargo run --release --locked -p e2e --bin conformance -- $(if $(RELAY_SUBJECT),,--write) $(ARGS)
+
 # Debian packages that tests use; installs those that are missing.
-PACKAGES := chromium coturn ethtool iproute2 nftables procps util-linux
+PACKAGES := chromium coturn ethtool firefox-esr iproute2 libvpx7 nftables openssl procps \
+  python3-venv util-linux
 packages:
 	@missing=$$(dpkg-query -W -f='$${db:Status-Abbrev} $${Package}\n' $(PACKAGES) 2>/dev/null \
 	  | awk '$$1 == "ii" { print $$2 }' | sort > /tmp/castling-have.$$$$; \
@@ -77,4 +88,4 @@ packages:
 	fi
 
 clean:
-	rm -rf target web/dist web/node_modules tests/browser/node_modules
+	rm -rf target web/dist web/node_modules tests/browser/node_modules tests/clients/node_modules

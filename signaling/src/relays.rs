@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use castling_relay::Handle;
 use castling_relay::settings::SettingError;
+use castling_relay::tls::Certificates;
 
 use crate::config::RELAY_PREFIX;
 
@@ -36,7 +38,14 @@ impl Choice {
         let behind_nat = config.relay_ips.iter().filter(|ip| ip.external != ip.local);
         let external: Vec<_> = behind_nat.map(|ip| ip.external).collect();
         let relay = castling_relay::start(config).map_err(|error| below_prefix(&error))?;
-        Ok((Relays::embedded(relay.listening(), &external, secret), Some(relay)))
+        let mut relays = Relays::embedded(relay.listening(), &external, secret);
+        let listener = relay.listening_tls().first();
+        relays.over_tls = listener.zip(relay.certificates()).map(|(at, certificates)| OverTls {
+            ip: Some(at.ip()).filter(|ip| !ip.is_unspecified()),
+            port: at.port(),
+            certificates: certificates.clone(),
+        });
+        Ok((relays, Some(relay)))
     }
 }
 
@@ -51,6 +60,8 @@ pub fn below_prefix(error: &SettingError) -> SettingError {
 /// Where the relays are, and the secret that they share with us. Its debug form hides the secret.
 pub struct Relays {
     places: Vec<Place>,
+    /// Where the embedded relay serves TLS.
+    over_tls: Option<OverTls>,
     /// Signs credentials.
     pub secret: Vec<u8>,
 }
@@ -78,6 +89,29 @@ enum Place {
     Embedded { ip: Option<IpAddr>, six: bool, port: u16 },
 }
 
+/// Where TLS is served, and for which hosts. Its certificate may change at any time.
+#[derive(Debug)]
+struct OverTls {
+    ip: Option<IpAddr>,
+    port: u16,
+    certificates: Arc<Certificates>,
+}
+
+impl OverTls {
+    /// The URL by which a browser reaches it and accepts its certificate, if there is one: a page
+    /// from an address has none with most certificates.
+    fn url(&self, page: Option<&str>) -> Option<String> {
+        let page = page.filter(|host| self.certificates.covers(host)).map(str::to_owned);
+        let host = match self.ip.map(bracketed) {
+            Some(ip) if self.certificates.covers(&ip) => Some(ip),
+            // The page may have come from another address of this host.
+            Some(_) => self.certificates.name().or(page),
+            None => page.or_else(|| self.certificates.name()),
+        };
+        Some(format!("turns:{}:{}?transport=tcp", host?, self.port))
+    }
+}
+
 impl Relays {
     /// Relays given as `turn:` or `turns:` URLs.
     ///
@@ -92,7 +126,7 @@ impl Relays {
             Ok(Place::StandAlone { turn: url.clone(), stun })
         };
         let places: Result<_, SettingError> = urls.iter().map(place).collect();
-        Ok(Self { places: places?, secret })
+        Ok(Self { places: places?, over_tls: None, secret })
     }
 
     /// The relay in this process, bound to `listening`. `external` are its addresses in the eyes
@@ -107,7 +141,7 @@ impl Relays {
                 port: at.port(),
             }
         };
-        Self { places: listening.iter().map(place).collect(), secret }
+        Self { places: listening.iter().map(place).collect(), over_tls: None, secret }
     }
 
     /// The URLs for a member whose page came from `host`, a name or address without port.
@@ -129,7 +163,12 @@ impl Relays {
             add(&mut urls.turn, Some(turn));
         }
         // For networks that let no UDP out; after the others, which are better where they work.
+        // TLS comes last and gets through most, so it has a place of its own.
+        let over_tls = self.over_tls.as_ref().and_then(|tls| tls.url(host));
+        let most = URLS_MAX - usize::from(over_tls.is_some());
         streams.into_iter().for_each(|turn| add(&mut urls.turn, Some(turn)));
+        urls.turn.truncate(most);
+        urls.turn.extend(over_tls);
         urls
     }
 }
@@ -187,6 +226,8 @@ fn stun_of(url: &str) -> Option<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use castling_relay::tls::Files;
+
     use super::*;
 
     fn embedded(listening: &[&str], external: Option<&str>, host: Option<&str>) -> Vec<String> {
@@ -223,6 +264,61 @@ mod tests {
             embedded(&["10.0.0.2:3478"], Some("203.0.113.9"), host),
             ["turn:203.0.113.9:3478?transport=udp"]
         );
+    }
+
+    /// The TURN URLs with TLS at `tls` for a certificate of these names.
+    fn with_tls(listening: &[&str], tls: &str, names: &[&str], host: Option<&str>) -> Vec<String> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name| folder.path().join(name);
+        std::fs::write(path("cert"), made.cert.pem()).expect("written");
+        std::fs::write(path("key"), made.signing_key.serialize_pem()).expect("written");
+        let files = Files { certificate: path("cert"), key: path("key") };
+        let at: SocketAddr = tls.parse().expect("address");
+        let listening: Vec<_> = listening.iter().map(|at| at.parse().expect("address")).collect();
+        let mut relays = Relays::embedded(&listening, &[], Vec::new());
+        relays.over_tls = Some(OverTls {
+            ip: Some(at.ip()).filter(|ip| !ip.is_unspecified()),
+            port: at.port(),
+            certificates: Arc::new(Certificates::load(files).expect("a pair")),
+        });
+        relays.urls(host).turn
+    }
+
+    #[test]
+    fn tls_is_handed_out_under_a_name_that_the_certificate_covers() {
+        let last = |tls, names: &[&str], page| with_tls(&["0.0.0.0:3478"], tls, names, page).pop();
+        let turns = |host: &str| Some(format!("turns:{host}:5349?transport=tcp"));
+        let any = "0.0.0.0:5349";
+        let page = Some("class.example");
+        assert_eq!(last(any, &["turn.example", "class.example"], page), turns("class.example"));
+        assert_eq!(last(any, &["turn.example"], page), turns("turn.example"));
+        assert_eq!(last(any, &["turn.example"], Some("192.0.2.7")), turns("turn.example"));
+        assert_eq!(last(any, &["192.0.2.7"], Some("192.0.2.7")), turns("192.0.2.7"));
+        // An address of its own need not be where the page came from.
+        let own = "192.0.2.8:5349";
+        assert_eq!(last(own, &["turn.example", "class.example"], page), turns("turn.example"));
+        assert_eq!(last(own, &["192.0.2.8"], page), turns("192.0.2.8"));
+        let page_of_school = Some("class.school.example");
+        let pattern = ["*.school.example"];
+        assert_eq!(last(own, &pattern, page_of_school), turns("class.school.example"));
+        // Nobody would accept it.
+        let none = last(any, &pattern, page).expect("the others");
+        assert_eq!(none, "turn:class.example:3478?transport=tcp");
+    }
+
+    #[test]
+    fn tls_has_a_place_among_many_addresses() {
+        let both = ["192.0.2.7:3478", "[2001:db8::7]:3478"];
+        let urls = with_tls(&both, "0.0.0.0:443", &["class.example"], Some("class.example"));
+        let wanted = [
+            "turn:192.0.2.7:3478?transport=udp",
+            "turn:[2001:db8::7]:3478?transport=udp",
+            "turn:192.0.2.7:3478?transport=tcp",
+            "turns:class.example:443?transport=tcp",
+        ];
+        assert_eq!(urls, wanted);
     }
 
     #[test]

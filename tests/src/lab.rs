@@ -90,6 +90,13 @@ impl Lab {
         &self.clients[index]
     }
 
+    /// The router of the client at `index`, unless its address is its own.
+    #[must_use]
+    pub fn router(&self, index: usize) -> Option<&Namespace> {
+        let name = format!("{}-router{}", self.prefix, index + 1);
+        self.made.iter().find(|namespace| namespace.name() == name)
+    }
+
     /// The address that the WAN sees of the client at `index`.
     #[must_use]
     pub fn public_address(index: usize) -> Ipv4Addr {

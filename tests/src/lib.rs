@@ -2,10 +2,14 @@
 //!
 //! [`lab`] builds networks out of namespaces, [`process`] runs programs in them, [`turn_client`]
 //! makes known traffic, [`scrape`] and [`counters`] read what the relay and the kernel counted.
-//! [`mod@bench`] compares the speed and memory of relays.
+//! [`flood`] forges datagrams of strangers. [`mod@bench`] compares the speed and memory of relays,
+//! [`conformance`] what they answer.
 
 pub mod bench;
+pub mod conformance;
 pub mod counters;
+pub mod flood;
+pub mod framings;
 pub mod lab;
 pub mod namespace;
 pub mod process;

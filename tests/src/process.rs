@@ -134,13 +134,17 @@ pub fn installed(tool: &str) -> bool {
         .any(|folder| folder.join(tool).is_file())
 }
 
-/// Our program `name`: in `CASTLING_BIN_DIR`, else built beside this test, else in the other
-/// profile's folder.
+/// Our program `name`: in `CASTLING_BIN_DIR`, else built beside this program or test, else in the
+/// other profile's folder.
 #[must_use]
 pub fn ours(name: &str) -> Option<PathBuf> {
     let given = std::env::var_os("CASTLING_BIN_DIR").map(PathBuf::from);
-    let beside =
-        std::env::current_exe().ok().and_then(|test| Some(test.parent()?.parent()?.to_owned()));
+    // Tests are in a folder inside the one of programs.
+    let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned()));
+    let beside = own.and_then(|own| match own.ends_with("deps") {
+        true => own.parent().map(Path::to_owned),
+        false => Some(own),
+    });
     let target = beside.as_deref().and_then(Path::parent).map(Path::to_owned);
     let others =
         ["release", "debug"].map(|profile| target.as_ref().map(|target| target.join(profile)));

@@ -14,13 +14,25 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The body of `GET path` at `server`, asked from inside `namespace`.
 ///
 /// # Errors
-/// No connection, or another status than 200.
+/// No connection, or a status that is not 200 to 299.
 pub fn get(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<String> {
+    ask(namespace, server, "GET", path)
+}
+
+/// The body of an empty `POST path` at `server`, asked from inside `namespace`.
+///
+/// # Errors
+/// No connection, or a status that is not 200 to 299.
+pub fn post(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<String> {
+    ask(namespace, server, "POST", path)
+}
+
+fn ask(namespace: &Namespace, server: SocketAddr, verb: &str, path: &str) -> Outcome<String> {
     let answer = namespace.within(|| {
         let mut stream = TcpStream::connect_timeout(&server, ANSWER_WAIT)?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         // HTTP/1.0 answers are never chunked and end with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")?;
+        write!(stream, "{verb} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -29,7 +41,7 @@ pub fn get(namespace: &Namespace, server: SocketAddr, path: &str) -> Outcome<Str
         .split_once("\r\n\r\n")
         .ok_or_else(|| Failure::new(format!("{server}{path}: no HTTP answer: {answer:?}")))?;
     let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
+    if !status.starts_with('2') {
         return Err(Failure::new(format!("{server}{path}: status {status}: {body}")));
     }
     Ok(body.to_owned())
@@ -77,6 +89,22 @@ impl Metrics {
         };
         let matching = self.samples.iter().filter(|((n, given), _)| n == name && wanted(given));
         matching.map(|(_, value)| *value).reduce(|sum, value| sum + value)
+    }
+
+    /// All samples of `name` that carry all of `labels` and are not 0, by their label `key`.
+    #[must_use]
+    pub fn values(&self, name: &str, key: &str, labels: &[(&str, &str)]) -> Vec<(String, f64)> {
+        let has = |given: &[(String, String)], key: &str, value: &str| {
+            given.iter().any(|(k, v)| k == key && v == value)
+        };
+        let matching = self.samples.iter().filter(|((n, given), value)| {
+            n == name && **value != 0.0 && labels.iter().all(|(k, v)| has(given, k, v))
+        });
+        let keyed = matching.filter_map(|((_, given), value)| {
+            let (_, label) = given.iter().find(|(k, _)| k == key)?;
+            Some((label.clone(), *value))
+        });
+        keyed.collect()
     }
 
     /// As [`Metrics::sum`], for values that count things. Exact up to 2^53.
@@ -143,6 +171,9 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("leg", "client")]), Some(7.0));
         assert_eq!(metrics.sum("a_total", &[("direction", "rx")]), Some(12.0));
         assert_eq!(metrics.sum("a_total", &[("direction", "tx")]), None);
+        let legs = metrics.values("a_total", "leg", &[("direction", "rx")]);
+        assert_eq!(legs, [("client".to_owned(), 7.0), ("peer".to_owned(), 5.0)]);
+        assert_eq!(metrics.values("a_total", "leg", &[("leg", "peer")]).len(), 1);
         assert_eq!(metrics.count("b", &[]).expect("given"), 1000);
         assert_eq!(metrics.sum("c", &[("x", "a\"},b\\")]), Some(2.0));
     }

@@ -58,7 +58,7 @@ impl Subject {
 pub struct Relay {
     subject: Subject,
     server: Namespace,
-    _program: Program,
+    program: Program,
     _state: tempfile::TempDir,
 }
 
@@ -99,7 +99,17 @@ impl Relay {
                 (!listening.is_empty()).then_some(())
             }
         })?;
-        Ok(Self { subject, server, _program: program, _state: state })
+        Ok(Self { subject, server, program, _state: state })
+    }
+
+    /// The kernel's name for its process.
+    pub fn id(&self) -> u32 {
+        self.program.id()
+    }
+
+    /// Lines that it has printed.
+    pub fn log_lines(&self) -> usize {
+        self.program.log().lines().count()
     }
 
     /// What the relay says it counted; `None` for subjects that count otherwise.

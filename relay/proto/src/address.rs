@@ -23,11 +23,13 @@ pub enum Transport {
     Udp,
     /// A byte stream: messages are framed, and ChannelData is padded (RFC 8656 §12.5).
     Tcp,
+    /// A byte stream inside TLS.
+    Tls,
 }
 
 impl Transport {
-    /// Both, in the order of [`Transport::index`].
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    /// All of them, in the order of [`Transport::index`].
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
     /// The label in metrics.
     #[must_use]
@@ -35,6 +37,7 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 

@@ -225,6 +225,7 @@ impl Relay {
             allocation.second = Second::Wanted;
             allocation.is_even = wish == PortWish::Even;
         }
+        self.farewells.begins(from, transaction_id);
         let id = self.table.insert(allocation);
         let (client, is_second) = (from, false);
         self.effects.push_back(Queued::OpenPort { id, family, wish, username, client, is_second });
@@ -284,7 +285,7 @@ impl Relay {
         if asked.family.is_some_and(|family| allocation.relayed_of(family).is_none()) {
             return Err(FAMILY_MISMATCH);
         }
-        let to = allocation.client;
+        let (to, allocated_by) = (allocation.client, allocation.transaction_id);
         let leaves_one = |family: Family| allocation.relayed_of(family.other()).is_some();
         let granted_s = match asked.family {
             Some(family) if asked.lifetime_s == 0 && leaves_one(family) => {
@@ -304,7 +305,8 @@ impl Relay {
         // Nothing comes twice over a stream.
         if asked.lifetime_s == 0 && to.transport == Transport::Udp {
             let owner = Owner { username: proven.username.clone(), seal: proven.seal };
-            self.farewells.remember(now, to, proven.request.transaction_id(), owner);
+            let transactions = [allocated_by, proven.request.transaction_id()];
+            self.farewells.remember(now, to, transactions, owner);
         }
         self.answer_refresh(to, proven, granted_s);
         Ok(())

@@ -29,6 +29,8 @@ pub(crate) struct Farewells {
 
 struct Farewell {
     transaction_id: TransactionId,
+    /// Of the Allocate that made what was given back.
+    allocated_by: TransactionId,
     owner: Owner,
     ends_ms: u64,
 }
@@ -40,14 +42,21 @@ impl Farewells {
         Self { by_client, ends: VecDeque::new() }
     }
 
-    /// Remembers that a client gave its allocation back with this transaction.
-    pub fn remember(&mut self, now: Now, client: ClientAddr, id: TransactionId, owner: Owner) {
+    /// Remembers that a client gave the allocation of one transaction back with another.
+    pub fn remember(
+        &mut self,
+        now: Now,
+        client: ClientAddr,
+        [allocated_by, transaction_id]: [TransactionId; 2],
+        owner: Owner,
+    ) {
         self.forget(now);
         if self.ends.len() == FAREWELLS_MAX {
             self.forget_oldest();
         }
         let ends_ms = now.mono_ms + FAREWELL_MS;
-        self.by_client.insert(client, Farewell { transaction_id: id, owner, ends_ms });
+        let farewell = Farewell { transaction_id, allocated_by, owner, ends_ms };
+        self.by_client.insert(client, farewell);
         self.ends.push_back((ends_ms, client));
     }
 
@@ -56,6 +65,15 @@ impl Farewells {
         let farewell = self.by_client.get(&client)?;
         let is_copy = farewell.transaction_id == id && now.mono_ms < farewell.ends_ms;
         is_copy.then_some(&farewell.owner)
+    }
+
+    /// An Allocate that repeats the transaction of the one given back begins the same exchange
+    /// again, be it a late copy or a client that does not draw its ids at random: its goodbye,
+    /// though it looks as before, counts.
+    pub fn begins(&mut self, client: ClientAddr, allocated_by: TransactionId) {
+        if self.by_client.get(&client).is_some_and(|it| it.allocated_by == allocated_by) {
+            self.by_client.remove(&client);
+        }
     }
 
     /// Forgets whose time is over.
@@ -96,12 +114,12 @@ mod tests {
     #[test]
     fn release_is_remembered_for_forty_seconds_and_by_its_transaction() {
         let mut farewells = Farewells::new(1);
-        farewells.remember(at(5), client(1), [1; 12], owner());
+        farewells.remember(at(5), client(1), [[0; 12], [1; 12]], owner());
         assert!(farewells.owner(at(5 + FAREWELL_MS - 1), client(1), [1; 12]).is_some());
         assert!(farewells.owner(at(5 + FAREWELL_MS), client(1), [1; 12]).is_none());
         assert!(farewells.owner(at(5), client(1), [2; 12]).is_none());
         assert!(farewells.owner(at(5), client(2), [1; 12]).is_none());
-        farewells.remember(at(10), client(1), [2; 12], owner());
+        farewells.remember(at(10), client(1), [[0; 12], [2; 12]], owner());
         farewells.forget(at(5 + FAREWELL_MS));
         assert!(farewells.owner(at(10), client(1), [2; 12]).is_some(), "the newer one stays");
         farewells.forget(at(10 + FAREWELL_MS));
@@ -113,7 +131,7 @@ mod tests {
         let mut farewells = Farewells::new(1);
         for n in 0..2 * u16::try_from(FAREWELLS_MAX).expect("fits") {
             // Some clients come more than once.
-            farewells.remember(at(u64::from(n)), client(n % 1_500 + 1), [1; 12], owner());
+            farewells.remember(at(u64::from(n)), client(n % 1_500 + 1), [[0; 12]; 2], owner());
             assert!(farewells.ends.len() <= FAREWELLS_MAX);
             assert!(farewells.by_client.len() <= farewells.ends.len());
         }

@@ -1,8 +1,11 @@
 //! Errors of the network about a datagram that a relayed port has sent, passed on to its client
 //! (RFC 8656 §11.5).
 
+use std::net::SocketAddr;
+
 use crate::Now;
 use crate::address::{AllocationId, Family, PeerAddr};
+use crate::allocation::Allocation;
 use crate::attribute as attr;
 use crate::relay::Relay;
 use crate::standing::Rules;
@@ -55,6 +58,38 @@ impl IcmpError {
     }
 }
 
+/// What became of an error; the word is the metric's label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IcmpFate {
+    /// Its client was told.
+    Told,
+    /// It was about no permitted peer, or of a type that clients are not told of.
+    Ignored,
+    /// Its client had been told of enough in that second.
+    RateLimited,
+}
+
+impl IcmpFate {
+    /// Every fate, in the order of [`IcmpFate::index`].
+    pub const ALL: [Self; 3] = [Self::Told, Self::Ignored, Self::RateLimited];
+
+    /// The label in `relay_icmp_errors_total{fate}`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Ignored => "ignored",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+
+    /// Position in a table by fate.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// How many errors were passed on in the current second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ration {
@@ -78,20 +113,41 @@ impl Relay {
     /// message need not have a permission, the peer must (RFC 8656 §11.5).
     pub fn icmp(&mut self, now: Now, at: AllocationId, peer: PeerAddr, error: IcmpError) {
         let (peer, family) = (peer.0, Family::of(&peer.0.ip()));
-        let id = self.indication_id();
-        let rules = Rules::of(&self.settings, self.generation);
-        let Some(allocation) = self.table.by_id(at) else { return };
-        let is_open = allocation.is_live(now) && allocation.serves(now, family);
-        let may_know = is_open && allocation.permission(now, peer.ip(), rules).is_ok();
-        if !may_know || !error.concerns(family) || !allocation.icmp.take(now) {
+        let fate = match self.permitted_by(now, at, peer) {
+            Some(allocation) if error.concerns(family) => {
+                if allocation.icmp.take(now) {
+                    IcmpFate::Told
+                } else {
+                    IcmpFate::RateLimited
+                }
+            }
+            _ => IcmpFate::Ignored,
+        };
+        self.counters.icmp_errors[fate.index()] += 1;
+        let Some(allocation) = self.table.by_id(at).filter(|_| fate == IcmpFate::Told) else {
             return;
-        }
+        };
         let to = allocation.client;
+        let id = self.indication_id();
         let mut bytes = self.buffers.pop().unwrap_or_default();
         Writer::new(&mut bytes, Method::Data, Class::Indication, id)
             .xor_address(attr::XOR_PEER_ADDRESS, peer)
             .attribute(attr::ICMP, &error.value(family))
             .finish();
         self.reply(to, bytes);
+    }
+
+    /// The allocation, if it lives and lets this peer through.
+    fn permitted_by(
+        &mut self,
+        now: Now,
+        at: AllocationId,
+        peer: SocketAddr,
+    ) -> Option<&mut Allocation> {
+        let rules = Rules::of(&self.settings, self.generation);
+        let allocation = self.table.by_id(at)?;
+        let is_open = allocation.is_live(now) && allocation.serves(now, Family::of(&peer.ip()));
+        let is_permitted = is_open && allocation.permission(now, peer.ip(), rules).is_ok();
+        is_permitted.then_some(allocation)
     }
 }

@@ -13,6 +13,7 @@ use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
 use crate::farewell::Farewells;
+use crate::icmp::IcmpFate;
 use crate::limit::Limit;
 use crate::nonce::Nonces;
 use crate::operator::Alternates;
@@ -286,6 +287,8 @@ pub struct Snapshot {
     pub auth_failures: [u64; AuthFailure::ALL.len()],
     /// Requests answered since the start, by method and code; 0 is success.
     pub requests: BTreeMap<(Method, u16), u64>,
+    /// Errors of the network about payloads since the start, by [`IcmpFate::index`].
+    pub icmp_errors: [u64; IcmpFate::ALL.len()],
     /// Allocations whose bytes did not add up when they were closed. A bug if not 0.
     pub conservation_errors: u64,
 }
@@ -442,6 +445,11 @@ impl Relay {
     pub fn stream_broken(&mut self, from: ClientAddr, bytes: &[u8]) {
         self.count_client_rx(from, bytes);
         self.refuse(DropReason::Malformed);
+    }
+
+    /// A client's stream carried this many bytes that belong to no message, such as TLS's own.
+    pub fn stream_overhead(&mut self, client: ClientAddr, received: usize, sent: usize) {
+        self.counters.traffic.stream_overhead(client, received, sent);
     }
 
     /// A client's stream has ended, and its allocation with it (RFC 8656 §5); drain the effects.
@@ -824,7 +832,7 @@ fn framing(
         let number = channel.number;
         let pad = match allocation.client.transport {
             Transport::Udp => 0,
-            Transport::Tcp => padding(payload),
+            Transport::Tcp | Transport::Tls => padding(payload),
         };
         return Ok((Head::channel(number, length), pad));
     }

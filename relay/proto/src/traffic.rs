@@ -1,6 +1,6 @@
 //! What was carried, and why something was not.
 
-use crate::address::{Family, Transport};
+use crate::address::{ClientAddr, Family, Transport};
 
 /// Packets and their transport bytes: what the socket carries, IP and UDP headers apart.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -50,7 +50,7 @@ impl Leg {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
     /// Between clients and the relay: media, requests and replies, whoever sent them. Each by
-    /// [`Transport::index`]; over a stream a packet is a message.
+    /// [`Transport::index`]; over a stream a packet is a message, and TLS's own bytes are bytes.
     pub client: [Leg; Transport::ALL.len()],
     /// Between the relay and peers.
     pub peer: Leg,
@@ -72,19 +72,28 @@ impl Traffic {
         }
     }
 
+    /// Counts bytes of a client's stream that belong to no message.
+    pub(crate) fn stream_overhead(&mut self, client: ClientAddr, received: usize, sent: usize) {
+        let family = Family::of(&client.remote.ip()).index();
+        let Leg { rx, tx } = &mut self.client[client.transport.index()];
+        rx[family].merge(Count { packets: 0, bytes: received as u64 });
+        tx[family].merge(Count { packets: 0, bytes: sent as u64 });
+    }
+
     /// Bytes of the IP packets that were received and sent: what a provider bills.
     ///
     /// Of streams only what they carry is known here: their segments, acknowledgements and
     /// repetitions are the kernel's, and their headers are missing from the sum.
     #[must_use]
     pub fn wire_bytes(&self) -> (u64, u64) {
-        let [udp, tcp] = &self.client;
+        let [udp, tcp, tls] = &self.client;
         let sum = |side: fn(&Leg) -> [Count; 2]| {
             let datagrams = [udp, &self.peer]
                 .into_iter()
                 .flat_map(|leg| side(leg).into_iter().zip(Family::ALL))
                 .map(|(count, family)| count.bytes + count.packets * family.udp_header_bytes());
-            datagrams.chain(side(tcp).into_iter().map(|count| count.bytes)).sum()
+            let streams = [tcp, tls].into_iter().flat_map(side);
+            datagrams.chain(streams.map(|count| count.bytes)).sum()
         };
         (sum(|leg| leg.rx), sum(|leg| leg.tx))
     }

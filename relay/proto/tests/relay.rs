@@ -7,6 +7,7 @@ mod relay {
     mod auth;
     mod budget;
     mod channel;
+    mod corpus;
     mod counters;
     mod data;
     mod dual;
@@ -22,6 +23,9 @@ mod relay {
     mod properties;
     mod refresh;
     mod stream;
+    /// Shared with the fuzzer.
+    #[path = "../../fuzz/src/targets/mod.rs"]
+    mod targets;
     mod vectors;
     mod walk;
     mod wire;

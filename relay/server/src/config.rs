@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,6 +22,7 @@ use crate::host;
 use crate::quota::Limits;
 use crate::secrets::{SecretFile, Signature};
 use crate::settings::{Flag, Kind, SettingError, Settings};
+use crate::tls::{self, Certificates};
 
 /// Program name on the command line and, in capitals, in the environment.
 pub const PROGRAM: &str = "castling-relay";
@@ -31,6 +32,10 @@ pub const SECRET_LEN_MIN: usize = 16;
 pub const WORKERS_MAX: usize = 64;
 /// Descriptors kept for everything that is no relayed port.
 const DESCRIPTORS_RESERVED: u64 = 512;
+/// The port of TURN over UDP and TCP (RFC 8656 §19.1).
+const TURN_PORT: u16 = 3478;
+/// The port of TURN over TLS.
+const TLS_PORT: u16 = 5349;
 /// Secrets that stand in manuals and must not be used.
 const SAMPLE_SECRETS: [&str; 3] = ["secret", "north", "mysecret"];
 
@@ -47,6 +52,25 @@ pub const FLAGS: &[Flag] = &[
         Kind::One("PORT"),
         Some("3479"),
         "Second port, for Binding only; 0 is off",
+    ),
+    Flag::new(
+        "listen-tls",
+        Kind::Many("IP:PORT"),
+        None,
+        "TURN over TLS on this address [default with a certificate: 0.0.0.0:5349, [::]:5349]",
+    ),
+    Flag::new(
+        "tls-cert",
+        Kind::One("FILE"),
+        None,
+        "Certificate with its chain, PEM; read again when it changes",
+    ),
+    Flag::new("tls-key", Kind::One("FILE"), None, "Private key of the certificate, PEM"),
+    Flag::new(
+        "trusted-proxy",
+        Kind::Many("CIDR"),
+        None,
+        "Connections from here begin with a PROXY protocol v2 header, and must",
     ),
     Flag::new(
         "relay-ip",
@@ -231,6 +255,14 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Addresses that the operator did not ask for; those the host lacks are left out.
     pub listen_is_default: bool,
+    /// Addresses for TURN over TLS; none without a certificate.
+    pub listen_tls: Vec<SocketAddr>,
+    /// As [`Config::listen_is_default`].
+    pub listen_tls_is_default: bool,
+    /// The certificate for TLS, which is then served on every address for streams.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Sources whose streams begin with the header of a proxy.
+    pub trusted_proxies: Vec<Cidr>,
     /// Second STUN port; 0 is off.
     pub stun_alt_port: u16,
     /// Where relayed ports are opened, at most one per family.
@@ -314,10 +346,19 @@ impl Config {
     /// The first setting that cannot be used: the operator's mistake, or the host's state.
     pub fn from_settings_again(settings: &Settings) -> Result<Self, SettingError> {
         let listen_is_default = !settings.given("listen");
-        let listen = if listen_is_default {
-            vec![([0, 0, 0, 0], 3478).into(), (std::net::Ipv6Addr::UNSPECIFIED, 3478).into()]
-        } else {
-            settings.many("listen")?
+        let listen =
+            if listen_is_default { everywhere(TURN_PORT) } else { settings.many("listen")? };
+        let certificates = certificates(settings)?;
+        let listen_tls = settings.many("listen-tls")?;
+        let listen_tls_is_default = listen_tls.is_empty();
+        let listen_tls = match &certificates {
+            None if listen_tls_is_default => Vec::new(),
+            None => {
+                let text = "--tls-cert and --tls-key are needed";
+                return Err(SettingError::new("listen-tls", text));
+            }
+            Some(_) if listen_tls_is_default => everywhere(TLS_PORT),
+            Some(_) => listen_tls,
         };
         let ports = (settings.required("min-port")?, settings.required("max-port")?);
         if ports.0 < 1024 || ports.0 > ports.1 {
@@ -338,6 +379,10 @@ impl Config {
         Ok(Self {
             listen,
             listen_is_default,
+            listen_tls,
+            listen_tls_is_default,
+            certificates,
+            trusted_proxies: settings.many("trusted-proxy")?,
             stun_alt_port: settings.required("stun-alt-port")?,
             relay_ips: relay_ips(settings)?,
             ports,
@@ -385,6 +430,21 @@ impl Config {
         let relay = self.relay_ips.iter().find(|ip| Family::of(&ip.local) == family)?;
         Some(relay.external)
     }
+}
+
+/// All addresses of both families.
+fn everywhere(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+fn certificates(settings: &Settings) -> Result<Option<Arc<Certificates>>, SettingError> {
+    let files = match (settings.one("tls-cert")?, settings.one("tls-key")?) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => tls::Files { certificate, key },
+        (Some(_), None) => return Err(SettingError::new("tls-cert", "--tls-key is needed too")),
+        (None, Some(_)) => return Err(SettingError::new("tls-key", "--tls-cert is needed too")),
+    };
+    Ok(Some(Arc::new(Certificates::load(files)?)))
 }
 
 /// The state directory: `--state-dir`, else `$STATE_DIRECTORY`, else `./state`.

@@ -115,9 +115,10 @@ impl Control {
         result
     }
 
-    /// Follows the secret file and the host's addresses; called twice a second.
+    /// Follows the secret file, the certificate and the host's addresses; called twice a second.
     pub fn look(&self) {
         let state = &mut *self.state();
+        state.config.certificates.iter().for_each(|certificates| certificates.look());
         let own_ips = own_ips();
         // None at all is no news of them: loopback alone is one.
         let has_moved = !own_ips.is_empty() && own_ips != state.own_ips;
@@ -166,16 +167,13 @@ impl Control {
     /// Lets nobody open a new allocation from now on; those that live go on.
     pub fn drain(&self) {
         let state = self.state();
-        let deadline = Instant::now() + state.config.drain_limit;
-        let is_first = self.draining.send_if_modified(|draining| {
-            let is_first = draining.is_none();
-            draining.get_or_insert(deadline);
-            is_first
-        });
-        if is_first {
-            self.shared.order(&Order::Drain(state.config.alternates));
-            tracing::info!(allocations = self.allocations(), "draining: no new allocations");
+        if self.is_draining() {
+            return;
         }
+        self.shared.order(&Order::Drain(state.config.alternates));
+        // Only now is an empty relay one that stays empty.
+        self.draining.send_replace(Some(Instant::now() + state.config.drain_limit));
+        tracing::info!(allocations = self.allocations(), "draining: no new allocations");
     }
 
     /// Whether [`Control::drain`] was called.
@@ -250,6 +248,9 @@ impl Config {
     fn replace_reloadable(&mut self, new: Self) -> Vec<String> {
         let mut kept = self.given.changed_keys(&new.given);
         kept.retain(|key| !RELOADED.contains(&key.as_str()));
+        if let Some((served, read)) = self.certificates.as_ref().zip(new.certificates.as_ref()) {
+            served.take_over(read);
+        }
         *self = Self {
             secrets: new.secrets,
             secret_file: new.secret_file,
@@ -269,5 +270,18 @@ impl Config {
             ..self.clone()
         };
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FLAGS;
+
+    #[test]
+    fn what_a_reload_applies_are_settings() {
+        for key in RELOADED {
+            assert!(FLAGS.iter().any(|flag| flag.name == *key), "{key}");
+        }
     }
 }

@@ -14,15 +14,13 @@ use crate::caps::Usage;
 use crate::quota::Holder;
 use crate::ring::Rings;
 use crate::shared::{Mailbox, OpenPort, Shared};
-use crate::socket::{self, Arena, Epoll, Sender, Span};
-use relayed::{PortKey, Ports, send_to_peers};
+use crate::socket::{Arena, Epoll, Sender, Span};
+use relayed::{PortKey, Ports, send_to_peers, tell_errors};
 
 /// Fewest free slots with which a socket is read; below, what waits is sent first.
 const SLOTS_LOW: usize = 16;
 /// Most payloads taken from one ring before sockets are looked at again.
 const RING_POPS_MAX: usize = 128;
-/// Most errors taken from one relayed port before others are looked at.
-const ERRORS_MAX: usize = 16;
 
 /// The clients of a worker: where payloads and replies for them go.
 pub trait Clients {
@@ -202,9 +200,9 @@ impl<C: Clients> Edge<C> {
     }
 
     /// Makes room for another batch, if there is little.
-    pub fn make_room(&mut self) {
+    pub fn make_room(&mut self, now: Now) {
         if self.arena.free() < SLOTS_LOW {
-            self.flush();
+            self.flush(now);
         }
     }
 
@@ -231,14 +229,9 @@ impl<C: Clients> Edge<C> {
 
     /// Tells clients what the network said about their datagrams.
     fn take_errors(&mut self, now: Now, key: PortKey) {
-        for _ in 0..ERRORS_MAX {
-            let Some(socket) = self.ports.socket(key) else { return };
-            let Some(reported) = socket::next_error(socket) else { return };
-            if let (Some(peer), Some(error)) = (reported.peer, reported.error) {
-                self.relay.icmp(now, key.id, PeerAddr(peer), error);
-                self.drain_effects(now);
-            }
-        }
+        let Some(socket) = self.ports.socket(key) else { return };
+        tell_errors(&mut self.relay, now, socket, key.id, None);
+        self.drain_effects(now);
     }
 
     /// Does what was decided.
@@ -317,7 +310,7 @@ impl<C: Clients> Edge<C> {
         for other in 0..self.rings.from.len() {
             for _ in 0..RING_POPS_MAX {
                 if self.arena.free() == 0 {
-                    self.flush();
+                    self.flush(now);
                 }
                 let arena = &mut self.arena;
                 let Some(inlet) = self.rings.from[other].as_mut() else { break };
@@ -334,13 +327,15 @@ impl<C: Clients> Edge<C> {
     }
 
     /// Sends everything that waits and empties the arena.
-    pub fn flush(&mut self) {
-        self.send_queue();
+    pub fn flush(&mut self, now: Now) {
+        self.send_queue(now);
+        // A datagram that the kernel refused may be news for its client.
+        self.drain_effects(now);
         self.arena.clear();
     }
 
     /// Sends everything that waits, socket by socket, each in the order of arrival.
-    fn send_queue(&mut self) {
+    fn send_queue(&mut self, now: Now) {
         self.order.clear();
         self.order.extend(0..u16::try_from(self.queue.len()).expect("a few arenas"));
         let queue = &self.queue;
@@ -354,7 +349,7 @@ impl<C: Clients> Edge<C> {
                     self.clients.forward(&mut self.relay, &mut self.sender, run);
                 }
                 Some(Way::ToPeer { .. }) => {
-                    send_to_peers(&self.ports, &mut self.relay, &mut self.sender, run);
+                    send_to_peers(now, &self.ports, &mut self.relay, &mut self.sender, run);
                 }
                 None => {}
             }
@@ -397,7 +392,7 @@ impl<C: Clients> Edge<C> {
                 }
                 Some(Answer::Close(key)) => {
                     // What waits may be for this port.
-                    self.send_queue();
+                    self.send_queue(now);
                     match self.ports.remove(key) {
                         Some((port, Some(holder))) => self.shared.close_port(port, &holder),
                         Some((port, None)) => self.shared.close_one_port(port),

@@ -20,6 +20,7 @@ mod shared;
 mod signals;
 mod socket;
 mod stream;
+pub mod tls;
 mod watch;
 mod worker;
 
@@ -44,6 +45,7 @@ use settings::SettingError;
 use shared::Shared;
 pub use signals::Signals;
 use socket::Waker;
+use tls::Certificates;
 use watch::Watch;
 use worker::{Listener, Worker};
 
@@ -57,6 +59,8 @@ const CHANNELS_MAX: usize = 64;
 /// A relay that runs. Dropping it stops it.
 pub struct Handle {
     listening: Vec<SocketAddr>,
+    listening_tls: Vec<SocketAddr>,
+    certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
     control: Arc<Control>,
     workers: Vec<JoinHandle<()>>,
@@ -69,7 +73,7 @@ pub struct Handle {
 /// # Errors
 /// A setting that this host cannot fulfil, such as a port that is taken.
 pub fn start(config: Config) -> Result<Handle, SettingError> {
-    let Listeners { listening, mut datagrams, streams } = bind_all(&config)?;
+    let Listeners { listening, listening_tls, mut datagrams, streams } = bind_all(&config)?;
     let admin = admin::bind(config.admin)?;
     let failed = |error: io::Error| SettingError::new("workers", error);
     // One worker more: the last one serves streams.
@@ -82,7 +86,8 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         Caps::new(config.rate_max, config.credential_bytes_max),
     );
     let shared = Arc::new(shared.preserving_dscp(config.preserve_dscp));
-    let control = Arc::new(Control::new(shared.clone(), config.clone(), listening.clone()));
+    let own: Vec<_> = listening.iter().chain(&listening_tls).copied().collect();
+    let control = Arc::new(Control::new(shared.clone(), config.clone(), own));
     let settings = control.relay_settings();
     let nonce_key = random();
     let new = || Relay::new(settings.clone(), &Keys { nonce: nonce_key, seed: random() });
@@ -100,14 +105,25 @@ pub fn start(config: Config) -> Result<Handle, SettingError> {
         workers.push(spawn(format!("relay-{number}"), run).map_err(failed)?);
     }
     let worker_shared = shared.clone();
-    let run =
-        move || stream::run(config.workers, worker_shared, stream_relay, streams, stream_rings);
+    let doors = stream::Doors {
+        certificates: config.certificates.clone(),
+        trusted_proxies: config.trusted_proxies,
+    };
+    let run = move || {
+        stream::run(config.workers, worker_shared, stream_relay, streams, doors, stream_rings)
+    };
     workers.push(spawn("relay-stream".into(), run).map_err(failed)?);
-    let page = metrics::Page::new(shared.clone(), config.relay_ips.clone(), control.clone());
+    let certificates = config.certificates;
+    let page = metrics::Page::new(
+        shared.clone(),
+        config.relay_ips.clone(),
+        control.clone(),
+        certificates.clone(),
+    );
     let admin = admin::serve(admin, page, control.clone(), config.admin_token)?;
     let watch = Watch::start(control.clone()).map_err(failed)?;
     let (admin, watch) = (Some(admin), Some(watch));
-    Ok(Handle { listening, shared, control, workers, admin, watch })
+    Ok(Handle { listening, listening_tls, certificates, shared, control, workers, admin, watch })
 }
 
 impl Handle {
@@ -115,6 +131,18 @@ impl Handle {
     #[must_use]
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
+    }
+
+    /// The addresses that are there for TURN over TLS.
+    #[must_use]
+    pub fn listening_tls(&self) -> &[SocketAddr] {
+        &self.listening_tls
+    }
+
+    /// The certificate, if TLS is served.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
     }
 
     /// Where metrics and health are served.
@@ -200,6 +228,8 @@ impl Drop for AbortOnPanic {
 struct Listeners {
     /// Where TURN is served.
     listening: Vec<SocketAddr>,
+    /// Where TURN over TLS is served.
+    listening_tls: Vec<SocketAddr>,
     /// Sockets for datagrams, for each worker.
     datagrams: Vec<Vec<Listener>>,
     /// Sockets for connections.
@@ -210,6 +240,7 @@ struct Listeners {
 fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
     let (mut listening, mut streams) = (Vec::new(), Vec::new());
     let mut datagrams: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut listening_tls = Vec::new();
     let alternate = |address: &SocketAddr| SocketAddr::new(address.ip(), config.stun_alt_port);
     let turn = config.listen.iter().map(|address| (*address, false));
     let stun = config.listen.iter().map(alternate).map(|address| (address, true));
@@ -243,7 +274,28 @@ fn bind_all(config: &Config) -> Result<Listeners, SettingError> {
     if listening.is_empty() {
         return Err(SettingError::new("listen", "this host has neither IPv4 nor IPv6"));
     }
-    Ok(Listeners { listening, datagrams, streams })
+    for address in &config.listen_tls {
+        match bind_stream(*address) {
+            Ok((bound, stream)) => {
+                listening_tls.push(bound);
+                streams.push(stream);
+            }
+            Err(error) if config.listen_tls_is_default && lacks_family(&error) => {}
+            Err(error) => {
+                return Err(SettingError::new(
+                    "listen-tls",
+                    format!("{address}: {}", advice(&error)),
+                ));
+            }
+        }
+    }
+    Ok(Listeners { listening, listening_tls, datagrams, streams })
+}
+
+/// Binds an address for connections.
+fn bind_stream(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let stream = socket::bind_stream_listener(address)?;
+    Ok((stream.local_addr()?, stream))
 }
 
 type Bound = (SocketAddr, Vec<UdpSocket>, Option<TcpListener>);

@@ -56,6 +56,9 @@ fn run(matches: &ArgMatches) -> Result<(), SettingError> {
     for address in relay.listening() {
         tracing::info!(%address, "STUN and TURN over UDP and TCP");
     }
+    for address in relay.listening_tls() {
+        tracing::info!(%address, "TURN over TLS");
+    }
     if let Some(address) = relay.admin() {
         tracing::info!(%address, "metrics and health");
     }

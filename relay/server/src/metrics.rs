@@ -10,6 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder as _, TextEncoder};
 use relay_proto::address::{Family, Transport};
 use relay_proto::auth::AuthFailure;
+use relay_proto::icmp::IcmpFate;
 use relay_proto::policy::RelayIp;
 use relay_proto::relay::{Closed, Snapshot};
 use relay_proto::stun::Method;
@@ -17,6 +18,7 @@ use relay_proto::traffic::{Count, DropReason, Traffic};
 
 use crate::control::Control;
 use crate::shared::Shared;
+use crate::tls::{Certificates, Validity};
 
 /// A worker that has not turned for so long is stuck.
 const BEAT_MS_MAX: u64 = 3_000;
@@ -27,13 +29,19 @@ pub struct Page {
     shared: Arc<Shared>,
     relay_ips: Vec<RelayIp>,
     control: Arc<Control>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Page {
     /// The page of a running relay.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, relay_ips: Vec<RelayIp>, control: Arc<Control>) -> Self {
-        Self { shared, relay_ips, control }
+    pub fn new(
+        shared: Arc<Shared>,
+        relay_ips: Vec<RelayIp>,
+        control: Arc<Control>,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
+        Self { shared, relay_ips, control, certificates }
     }
 
     /// Whether every worker turns.
@@ -54,6 +62,7 @@ impl Page {
         // One of them serves streams.
         let workers = self.shared.mailboxes.len() - 1;
         families.push(gauge("relay_workers", "Threads for UDP.", workers));
+        families.extend(self.certificates.iter().flat_map(|it| tls(it)));
         families.extend(operations(&self.control));
         families.push(interface_bytes());
         families.push(build_info(&self.relay_ips));
@@ -79,6 +88,7 @@ fn sum(snapshots: Vec<Snapshot>) -> Snapshot {
         let pairs = all.allocations_closed.iter_mut().zip(one.allocations_closed);
         let pairs = pairs.chain(all.allocations_opened.iter_mut().zip(one.allocations_opened));
         let pairs = pairs.chain(all.auth_failures.iter_mut().zip(one.auth_failures));
+        let pairs = pairs.chain(all.icmp_errors.iter_mut().zip(one.icmp_errors));
         pairs.for_each(|(mine, theirs)| *mine += theirs);
         for (key, count) in one.requests {
             *all.requests.entry(key).or_default() += count;
@@ -108,6 +118,8 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         Closed::ALL.map(|it| (vec![("reason", it.label())], all.allocations_closed[it as usize]));
     let failures =
         AuthFailure::ALL.map(|it| (vec![("reason", it.label())], all.auth_failures[it.index()]));
+    let icmp_errors =
+        IcmpFate::ALL.map(|it| (vec![("fate", it.label())], all.icmp_errors[it.index()]));
     let links = [
         (vec![("kind", "one_sided")], all.links_one_sided),
         // Both ends are allocations of this server, so each link was counted twice.
@@ -117,7 +129,7 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
     vec![
         counter(
             "relay_bytes_total",
-            "Bytes in the payload of UDP and TCP, TURN framing included.",
+            "Bytes in the payload of UDP and TCP, framing of TURN and TLS included.",
             legs(traffic, |it| it.bytes),
         ),
         counter(
@@ -143,6 +155,11 @@ fn families(all: &Snapshot) -> Vec<MetricFamily> {
         counter("relay_dropped_packets_total", "Datagrams refused.", dropped),
         requests(&all.requests),
         counter("relay_auth_failures_total", "Requests whose credentials were refused.", failures),
+        counter(
+            "relay_icmp_errors_total",
+            "What the network said about payloads, by what became of it.",
+            icmp_errors,
+        ),
         counter("relay_allocations_total", "Allocations opened.", opened),
         counter("relay_allocations_closed_total", "Allocations ended.", closed),
         counter(
@@ -236,6 +253,27 @@ fn interface_bytes() -> MetricFamily {
         "The kernel's count, Ethernet headers included.",
         samples,
     )
+}
+
+fn tls(certificates: &Certificates) -> [MetricFamily; 3] {
+    let Validity { start_s, expiry_s } = certificates.validity();
+    [
+        gauge(
+            "relay_tls_certificate_start_timestamp_seconds",
+            "The certificate is not valid before.",
+            start_s,
+        ),
+        gauge(
+            "relay_tls_certificate_expiry_timestamp_seconds",
+            "The certificate is not valid after.",
+            expiry_s,
+        ),
+        counter(
+            "relay_tls_reload_failures_total",
+            "Changed certificate files that could not be used.",
+            [(vec![], certificates.reload_failures())],
+        ),
+    ]
 }
 
 fn build_info(relay_ips: &[RelayIp]) -> MetricFamily {

@@ -2,7 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::settings::SettingError;
@@ -36,39 +36,39 @@ impl SecretFile {
     /// The state of the file; `None` if there is none that can be seen.
     #[must_use]
     pub fn signature(&self) -> Option<Signature> {
-        let of = |it: Metadata| {
-            let [device, inode, length] = [it.dev(), it.ino(), it.len()].map(u64::cast_signed);
-            Signature([
-                device,
-                inode,
-                length,
-                it.mtime(),
-                it.mtime_nsec(),
-                it.ctime(),
-                it.ctime_nsec(),
-            ])
-        };
-        std::fs::metadata(&self.path).ok().map(of)
+        Signature::of(&self.path)
     }
 }
 
-/// Notices that the file has changed and that whoever writes it is done: it has looked the same
-/// twice in a row.
-#[derive(Debug)]
-pub struct Watched {
-    applied: Option<Signature>,
-    pending: Option<Option<Signature>>,
+impl Signature {
+    /// The state of a file; `None` if there is none that can be seen.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let of = |it: Metadata| {
+            let [device, inode, length] = [it.dev(), it.ino(), it.len()].map(u64::cast_signed);
+            Self([device, inode, length, it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()])
+        };
+        std::fs::metadata(path).ok().map(of)
+    }
 }
 
-impl Watched {
+/// Notices that a file, or several that belong together, have changed and that whoever writes
+/// them is done: they have looked the same twice in a row.
+#[derive(Debug)]
+pub struct Watched<S = Option<Signature>> {
+    applied: S,
+    pending: Option<S>,
+}
+
+impl<S: Copy + PartialEq> Watched<S> {
     /// The file as it was read.
     #[must_use]
-    pub fn new(applied: Option<Signature>) -> Self {
+    pub fn new(applied: S) -> Self {
         Self { applied, pending: None }
     }
 
     /// Whether it is to be read again, now that it looks like this; asked at every look.
-    pub fn is_due(&mut self, seen: Option<Signature>) -> bool {
+    pub fn is_due(&mut self, seen: S) -> bool {
         if seen == self.applied {
             self.pending = None;
             return false;

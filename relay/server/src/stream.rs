@@ -1,4 +1,4 @@
-//! The stream worker: TURN over TCP on one thread, with a relay and relayed ports of its own.
+//! The stream worker: TURN over TCP and TLS on one thread, with a relay and relayed ports of its own.
 //!
 //! Each connection is a task of a runtime that has no other thread; relayed ports, the rings of
 //! other workers and the time are one more. All of them share one [`Edge`], which nobody holds
@@ -6,6 +6,10 @@
 
 mod backlog;
 mod connection;
+mod opening;
+mod overhead;
+mod pipe;
+mod proxy;
 mod strangers;
 
 use std::cell::{Cell, RefCell};
@@ -32,6 +36,9 @@ use crate::shared::Shared;
 use crate::socket::Sender;
 use crate::worker::{TICK_MS, WAKER_TOKEN};
 use backlog::Backlog;
+use opening::Accepted;
+pub use opening::Doors;
+use pipe::SEALED_LEN;
 use strangers::Strangers;
 
 /// Most bytes that one read takes from a stream.
@@ -45,9 +52,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the tasks of the worker share.
 struct Hub {
     edge: RefCell<Edge<Streams>>,
+    doors: Doors,
     strangers: Strangers,
-    /// Where streams are read into; empty whenever nobody reads.
-    scratch: RefCell<Vec<u8>>,
+    scratch: RefCell<Scratch>,
+}
+
+/// Where streams are read into; empty whenever nobody reads.
+struct Scratch {
+    /// What the framing sees.
+    bytes: Vec<u8>,
+    /// What TLS has still to open.
+    sealed: Vec<u8>,
 }
 
 /// The clients of the stream worker, each with what waits for it.
@@ -58,8 +73,10 @@ struct Streams(HashMap<ClientAddr, Rc<Outbox>>);
 #[derive(Default)]
 struct Outbox {
     backlog: RefCell<Backlog>,
-    /// Something was added, or the stream is over.
+    /// Something was added.
     news: Notify,
+    /// The stream is over; its task hears of it even while the client takes nothing.
+    end: Notify,
     /// The client is forgotten already: another stream has taken this one's place, because the
     /// kernel knew of its end before its task did.
     is_over: Cell<bool>,
@@ -99,7 +116,7 @@ impl Streams {
     fn forget(&mut self, relay: &mut Relay, client: ClientAddr) -> bool {
         let Some(outbox) = self.0.remove(&client) else { return false };
         outbox.is_over.set(true);
-        outbox.news.notify_one();
+        outbox.end.notify_one();
         for media in outbox.backlog.take().into_unwritten() {
             media.take_back(relay, DropReason::SendError);
         }
@@ -116,6 +133,7 @@ pub fn run(
     shared: Arc<Shared>,
     relay: Relay,
     listeners: Vec<std::net::TcpListener>,
+    doors: Doors,
     rings: Rings,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -123,8 +141,9 @@ pub fn run(
     edge.epoll.add(&edge.mailbox().waker, WAKER_TOKEN)?;
     let hub = Rc::new(Hub {
         edge: RefCell::new(edge),
+        doors,
         strangers: Strangers::default(),
-        scratch: RefCell::new(vec![0; READ_LEN]),
+        scratch: RefCell::new(Scratch { bytes: vec![0; READ_LEN], sealed: vec![0; SEALED_LEN] }),
     });
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -184,13 +203,13 @@ fn serve_ports(edge: &mut Edge<Streams>, now: Now) -> bool {
         match edge.epoll.token(at) {
             WAKER_TOKEN => edge.mailbox().waker.reset(),
             _ => {
-                edge.make_room();
+                edge.make_room(now);
                 edge.serve_port(now, at);
             }
         }
     }
     edge.drain_rings(now);
-    edge.flush();
+    edge.flush(now);
     count == 0
 }
 
@@ -220,16 +239,32 @@ impl Hub {
         remote: SocketAddr,
         listener: u16,
     ) -> io::Result<()> {
-        let Some(ticket) = self.strangers.admit(remote.ip()) else { return Ok(()) };
+        let ticket = if self.doors.trusts(remote.ip()) {
+            self.strangers.admit_proxied()
+        } else {
+            self.strangers.admit(remote.ip())
+        };
+        let Some(ticket) = ticket else { return Ok(()) };
         stream.set_nodelay(true)?;
         socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
-        let local = Some(stream.local_addr()?.ip());
-        let client = ClientAddr { remote, local, listener, transport: Transport::Tcp };
+        let accepted = Accepted { remote, local: stream.local_addr()?.ip(), listener };
+        tokio::task::spawn_local(connection::serve(self, stream, accepted, ticket));
+        Ok(())
+    }
+
+    /// Makes room for what a client is sent. A stream that had its addresses before is over.
+    fn register(&self, client: ClientAddr) -> Rc<Outbox> {
         self.forget(client);
         let outbox = Rc::new(Outbox::default());
         self.edge.borrow_mut().clients.0.insert(client, outbox.clone());
-        tokio::task::spawn_local(connection::serve(self, stream, client, outbox, ticket));
-        Ok(())
+        outbox
+    }
+
+    /// Counts a connection that began with something else than it had to.
+    fn refuse(&self, accepted: Accepted) {
+        let Accepted { remote, local, listener } = accepted;
+        let from = ClientAddr { remote, local: Some(local), listener, transport: Transport::Tcp };
+        self.edge.borrow_mut().relay.stream_broken(from, &[]);
     }
 
     /// Ends a client's part: what waits for it is dropped, and its allocation freed.

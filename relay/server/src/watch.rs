@@ -1,4 +1,4 @@
-//! A thread that follows the secret file and the host's addresses.
+//! A thread that follows the secret file, the certificate and the host's addresses.
 
 use std::io;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::control::Control;
 
-/// Time between two looks. A change of addresses acts after one, a change of the secret file
-/// after two, so that nobody's half-written file is read.
+/// Time between two looks. A change of addresses acts after one, a change of a file after two,
+/// so that nobody's half-written file is read.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The thread. Dropping this ends it.

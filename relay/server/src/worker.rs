@@ -123,7 +123,7 @@ impl Worker {
                 serve(edge, now, at);
             }
             edge.drain_rings(now);
-            edge.flush();
+            edge.flush(now);
             edge.obey_orders(now);
             if more == More::Yes || now.mono_ms >= tick_ms {
                 tick_ms = now.mono_ms + TICK_MS;
@@ -140,7 +140,7 @@ fn serve(edge: &mut Edge<Listeners>, now: Now, at: usize) {
         edge.mailbox().waker.reset();
         return;
     }
-    edge.make_room();
+    edge.make_room(now);
     match token.checked_sub(SPECIAL_TOKENS).map(usize::try_from) {
         Some(Ok(listener)) if listener < edge.clients.sockets.len() => {
             serve_listener(edge, now, listener);

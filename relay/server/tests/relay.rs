@@ -2,8 +2,13 @@
 
 mod relay {
     mod control;
+    mod family;
+    mod header;
     mod limits;
+    mod proxy;
     mod stream;
+    mod tls;
+    mod tls_client;
     mod turn_client;
 }
 
@@ -13,6 +18,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -25,15 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Running {
     child: Child,
     turn: SocketAddr,
+    tls: Option<SocketAddr>,
     admin: SocketAddr,
-    log: BufReader<std::process::ChildStderr>,
+    /// What it logs after its addresses, line by line.
+    log: Receiver<String>,
 }
 
 impl Running {
     fn start(state: &Path, more: &[&str]) -> Self {
         let mut child = relay(state, more).stderr(Stdio::piped()).spawn().expect("started");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let (mut turn, mut admin) = (None, None);
+        let (mut turn, mut tls, mut admin) = (None, None, None);
         while turn.is_none() || admin.is_none() {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).expect("log"), 0, "ended early");
@@ -41,12 +49,19 @@ impl Running {
             let address = line.trim().rsplit('=').next().and_then(|text| text.parse().ok());
             if line.contains("STUN and TURN") {
                 turn = address;
+            } else if line.contains("TURN over TLS") {
+                tls = address;
             } else if line.contains("metrics") {
                 admin = address;
             }
         }
         let (turn, admin) = (turn.expect("address"), admin.expect("address"));
-        Self { child, turn, admin, log }
+        let (lines, rest) = channel();
+        std::thread::spawn(move || {
+            // Until the program ends, or nobody reads.
+            log.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
+        Self { child, turn, tls, admin, log: rest }
     }
 
     fn get(&self, path: &str, host: &str) -> String {

@@ -15,6 +15,10 @@ use crate::school::School;
 
 /// A server with a relay of its own, all on loopback and on free ports.
 async fn with_relay(state: &Path) -> School {
+    with_relay_and(state, &[]).await
+}
+
+async fn with_relay_and(state: &Path, more: &[String]) -> School {
     let args = [
         "--relay.listen=127.0.0.1:0",
         "--relay.relay-ip=127.0.0.1",
@@ -24,6 +28,7 @@ async fn with_relay(state: &Path) -> School {
     ];
     let mut args: Vec<_> = args.into_iter().map(str::to_owned).collect();
     args.push(format!("--state-dir={}", state.display()));
+    args.extend_from_slice(more);
     School::with(tempfile::tempdir().expect("folder"), &args, Timing::default()).await
 }
 
@@ -87,6 +92,28 @@ async fn a_member_can_use_the_embedded_relay_and_a_stranger_cannot() {
     tokio::task::spawn_blocking(talk).await.expect("allocated");
     school.server.stop().await;
     UdpSocket::bind(at).expect("the relay's port is free again");
+}
+
+#[tokio::test]
+async fn a_member_is_told_of_tls_where_the_certificate_covers_the_page() {
+    let state = tempfile::tempdir().expect("folder");
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let file = |name: &str, text: String| {
+        let path = state.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        format!("--relay.tls-{name}={}", path.display())
+    };
+    let flags = [
+        file("cert", made.cert.pem()),
+        file("key", made.signing_key.serialize_pem()),
+        "--relay.listen-tls=127.0.0.1:0".to_owned(),
+    ];
+    let school = with_relay_and(state.path(), &flags).await;
+    let (_ana, welcome) = school.enter("7b", "Ana").await;
+    let at = address(&welcome.ice, "turns:");
+    assert_ne!(at, address(&welcome.ice, "turn:"));
+    std::net::TcpStream::connect(at).expect("somebody listens there");
+    school.server.stop().await;
 }
 
 #[tokio::test]

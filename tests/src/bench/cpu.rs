@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use nix::unistd::gettid;
+
 use crate::namespace::run;
 use crate::{Failure, Outcome};
 
@@ -11,6 +13,8 @@ pub const RELAY_CORE: usize = 0;
 pub const GENERATOR_CORE: usize = 1;
 /// Real-time priority of all four threads: equal, so that they share their core in turns.
 const PRIORITY: &str = "10";
+/// Priority of what stands for other machines.
+const ELSEWHERE_PRIORITY: &str = "20";
 
 /// Ties a thread to a core; with `realtime`, neighbours on the machine wait for it.
 ///
@@ -34,6 +38,23 @@ pub fn pinned(core: usize, realtime: bool) -> Vec<String> {
         words.extend(["chrt", "--rr", PRIORITY]);
     }
     words.into_iter().map(str::to_owned).collect()
+}
+
+/// Gives all threads of a process real-time priority, so that other work on the machine waits.
+///
+/// # Errors
+/// The process is gone, or the kernel refuses.
+pub fn prefer(process: u32) -> Outcome<()> {
+    let process = process.to_string();
+    let args = ["--all-tasks", "--rr", "-p", PRIORITY, &process];
+    run(Command::new("chrt").args(args), "").map(drop)
+}
+
+/// Lets the calling thread go before those of [`prefer`], where that may be had: it plays a part of
+/// the world that is elsewhere, and would not wait for this machine.
+pub fn be_elsewhere() {
+    let thread = gettid().to_string();
+    let _ = run(Command::new("chrt").args(["--fifo", "-p", ELSEWHERE_PRIORITY, &thread]), "");
 }
 
 /// Whether real-time priority may be had here.
@@ -65,11 +86,23 @@ pub fn used_ns(process: u32) -> Outcome<u64> {
 /// # Errors
 /// The process is gone.
 pub fn resident(process: u32) -> Outcome<u64> {
+    status_bytes(process, "VmRSS:")
+}
+
+/// The most that [`resident`] ever was.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_peak(process: u32) -> Outcome<u64> {
+    status_bytes(process, "VmHWM:")
+}
+
+fn status_bytes(process: u32, field: &str) -> Outcome<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status"))
         .map_err(|error| Failure::new(format!("process {process}: {error}")))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("no VmRSS of {process}")))
+    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::new(format!("no {field} of {process}")))
 }
 
 /// The kernel's threads whose names begin with `prefix`.

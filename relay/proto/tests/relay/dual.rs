@@ -7,8 +7,8 @@ use relay_proto::stun::Method;
 use relay_proto::{DropReason, Family, PortFailure, RelayAddr, Verdict, attribute as attr};
 
 use super::world::{
-    Client, EXTERNAL_IP, Ports, RELAY_IP_V6, Relayed, Reply, World, addr, channel_data, ip, peer,
-    rendered,
+    Client, EXTERNAL_IP, Ports, RELAY_IP_V6, Random, Relayed, Reply, World, addr, channel_data, ip,
+    peer, rendered,
 };
 
 const PEER_V6: &str = "[2001:db8:9::7]:1000";
@@ -60,7 +60,7 @@ fn both_families_are_given_to_who_asks_for_both() {
     let id = world.last_opened().id;
     assert_eq!(asked, [(id, Family::V4, false), (id, Family::V6, true)]);
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations, after.allocations_opened), (1, [1, 0]));
+    assert_eq!((after.allocations, after.allocations_opened), (1, [1, 0, 0]));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn both_end_together_if_nobody_refreshes() {
     world.tick();
     assert_eq!(world.closed.len(), 2, "each port is closed once");
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations, after.allocations_opened), (0, [1, 0]));
+    assert_eq!((after.allocations, after.allocations_opened), (0, [1, 0, 0]));
     assert_eq!(after.allocations_closed.iter().sum::<u64>(), 1);
 }
 
@@ -280,6 +280,22 @@ fn two_families_of_two_allocations_meet_in_process() {
     assert_eq!(verdict, Verdict::Drop(DropReason::RelayPortClosed));
     let verdict = world.relay.from_relay(world.now, ana_at[0].addr, ben_at[0].addr, b"x");
     assert!(matches!(verdict, Verdict::ToClient { .. }));
+}
+
+/// The next allocation in the same place answers to neither address of the one before.
+#[test]
+fn addresses_of_a_closed_allocation_mean_nobody() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let old = allocate_both(&mut world, &client);
+    assert_eq!(world.refresh(&client, 0).code(), 0);
+    let new = world.allocate(&client);
+    assert_eq!(new.id.index(), old[0].id.index());
+    for at in old {
+        let from = RelayAddr(SocketAddr::new(at.addr.0.ip(), 60_000));
+        let verdict = world.relay.from_relay(world.now, from, at.addr, b"x");
+        assert_eq!(verdict, Verdict::Drop(DropReason::RelayPortClosed), "{at:?}");
+    }
 }
 
 /// K: a link is a peer, whichever family it has; one that is given back carries no more.
@@ -318,5 +334,101 @@ fn second_port_that_opens_too_late_is_closed_again() {
     assert_eq!(world.drain(), []);
     assert_eq!(world.closed, [id, id]);
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations_opened, after.allocations_closed), ([0, 0], [0; 5]));
+    assert_eq!((after.allocations_opened, after.allocations_closed), ([0; 3], [0; 5]));
+}
+
+/// The addresses of one client as naively as can be: when each ends.
+#[derive(Default)]
+struct Ends([Option<u64>; 2]);
+
+impl Ends {
+    fn drop_ended(&mut self, now_ms: u64) {
+        self.0.iter_mut().for_each(|it| *it = it.filter(|ends_ms| now_ms < *ends_ms));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0 == [None, None]
+    }
+
+    /// The code that a Refresh of one family, or of both, is answered with.
+    fn refresh(&mut self, now_ms: u64, only: Option<usize>, lifetime_s: u64) -> u16 {
+        if self.is_empty() {
+            return 437;
+        }
+        if only.is_some_and(|family| self.0[family].is_none()) {
+            return 443;
+        }
+        let ends_ms = (lifetime_s != 0).then(|| now_ms + lifetime_s.max(600) * 1000);
+        for (family, end) in self.0.iter_mut().enumerate() {
+            if end.is_some() && only.is_none_or(|only| only == family) {
+                *end = ends_ms;
+            }
+        }
+        0
+    }
+}
+
+/// I-6, I-9 over random lives: ports come and go with their addresses, each once.
+#[test]
+fn ports_of_two_families_are_conserved() {
+    const PAUSES_MS: [u64; 6] = [1, 59_999, 299_999, 300_000, 599_999, 600_001];
+    let mut lived = [0; 3];
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let mut world = World::new();
+        let mut client = world.client_until(1, "ana", world.now.unix_s + 1_000_000_000);
+        let mut ends = Ends::default();
+        for step in 0..200 {
+            let what = format!("seed {seed}, step {step}");
+            let now_ms = world.now.mono_ms;
+            ends.drop_ended(now_ms);
+            world.renew_nonce(&mut client);
+            match random.below(6) {
+                0 => {
+                    let missing = *random.pick(&[None, Some(0), Some(1)]);
+                    world.ports = missing.map_or(Ports::Open, |at: usize| {
+                        Ports::FailOf(Family::ALL[at], PortFailure::Capacity)
+                    });
+                    let code = ask_both(&mut world, &client).code();
+                    assert_eq!(code, if ends.is_empty() { 0 } else { 437 }, "{what}");
+                    if code == 0 {
+                        ends.0 = [Some(now_ms + 600_000); 2];
+                        missing.into_iter().for_each(|at| ends.0[at] = None);
+                    }
+                }
+                1 | 2 => {
+                    let lifetime_s = *random.pick(&[0, 600, 900, 3600]);
+                    let only = *random.pick(&[None, Some(0), Some(1), Some(0), Some(1)]);
+                    let wanted = ends.refresh(now_ms, only, lifetime_s.into());
+                    let reply = match only {
+                        Some(at) => {
+                            let family = u8::try_from(at + 1).expect("1 or 2");
+                            refresh_one(&mut world, &client, family, lifetime_s)
+                        }
+                        None => world.refresh(&client, lifetime_s),
+                    };
+                    assert_eq!(reply.code(), wanted, "{what}");
+                }
+                3 => {
+                    let codes = peers().map(|peer| world.permit(&client, &[peer]));
+                    let wanted = ends.0.map(|end| if end.is_some() { 0 } else { 443 });
+                    assert_eq!(codes, if ends.is_empty() { [437; 2] } else { wanted }, "{what}");
+                    let reached = peers().map(|peer| world.sends(&client, peer));
+                    assert_eq!(reached, ends.0.map(|end| end.is_some()), "{what}");
+                }
+                4 => {
+                    world.tick();
+                    let opened = world.opened.iter().filter(|it| it.relayed.is_some()).count();
+                    let open = ends.0.iter().flatten().count();
+                    assert_eq!(opened - world.closed.len(), open, "{what}");
+                    let allocations = world.relay.snapshot(world.now).allocations;
+                    assert_eq!(allocations, u64::from(!ends.is_empty()), "{what}");
+                    lived[open] += 1;
+                }
+                _ => world.pass_ms(*random.pick(&PAUSES_MS)),
+            }
+        }
+        assert_eq!(world.relay.snapshot(world.now).conservation_errors, 0);
+    }
+    assert!(lived.iter().all(|count| *count > 100), "too little of something: {lived:?}");
 }

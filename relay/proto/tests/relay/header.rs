@@ -83,6 +83,9 @@ fn errors_are_rationed_by_the_second() {
         assert_eq!(told, usize::from(ICMP_PER_S_MAX));
         world.pass_ms(1_000);
     }
+    assert_eq!(told(&mut world, at, peer(2, 1), error), []);
+    // I-8: each is counted once.
+    assert_eq!(world.relay.snapshot(world.now).icmp_errors, [30, 1, 270]);
 }
 
 fn send(world: &mut World, client: &Client, to: SocketAddr, whole: bool) -> bool {

@@ -38,7 +38,11 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
     let class = prop::sample::select(vec![0x000u16, 0x010, 0x100, 0x110]);
     let kind = prop::sample::select(vec![
         attr::USERNAME,
+        attr::USERHASH,
         attr::MESSAGE_INTEGRITY,
+        attr::MESSAGE_INTEGRITY_SHA256,
+        attr::PASSWORD_ALGORITHM,
+        attr::PASSWORD_ALGORITHMS,
         attr::CHANNEL_NUMBER,
         attr::LIFETIME,
         attr::XOR_PEER_ADDRESS,

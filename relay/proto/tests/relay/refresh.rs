@@ -81,6 +81,26 @@ fn repeated_goodbye_spares_the_next_allocation() {
     assert_eq!(world.reply(client.addr, &bytes).code(), 437, "one goodbye is remembered a client");
 }
 
+/// A late copy of the whole exchange, or a client that does not draw its transaction ids, may come
+/// back with the very same bytes: what they open, they close.
+#[test]
+fn repeated_exchange_leaves_nothing_open() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let hello = world.request(&client, Method::Allocate, |w| {
+        w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+    });
+    let bye = goodbye(&mut world, &client);
+    for round in 1..=3 {
+        assert_eq!(world.reply(client.addr, &hello).code(), 0);
+        for _ in 0..2 {
+            let reply = world.reply(client.addr, &bye);
+            assert_eq!((reply.code(), reply.lifetime_s()), (0, Some(0)));
+            assert_eq!(world.closed.len(), round);
+        }
+    }
+}
+
 /// I-12, where the other address lives on.
 #[test]
 fn repeated_goodbye_to_one_address_gets_the_same_answer() {
@@ -187,7 +207,7 @@ fn expired_allocation_makes_room_for_the_next_of_its_client() {
     assert_ne!(old.addr, new.addr);
     assert_eq!(world.closed, [old.id]);
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations, after.allocations_opened), (1, [2, 0]));
+    assert_eq!((after.allocations, after.allocations_opened), (1, [2, 0, 0]));
     assert_eq!(after.allocations_closed[Closed::Expired as usize], 1);
 }
 

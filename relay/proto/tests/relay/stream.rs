@@ -111,9 +111,34 @@ fn channel_data_to_a_stream_is_padded_with_zeros() {
         assert!(matches!(verdict, Verdict::ToPeer { payload: sent, .. } if sent == payload));
     }
     let traffic = world.relay.snapshot(world.now).traffic;
-    let [udp, tcp] = traffic.client;
+    let [udp, tcp, _] = traffic.client;
     assert!(tcp.rx[0].packets > 9 && tcp.tx[0].packets > 9);
     assert_eq!(udp.tx[0].packets, 1, "the challenge of the client's first nonce");
+}
+
+/// TLS changes nothing about what it carries.
+#[test]
+fn channel_data_inside_tls_is_padded_and_counted_apart() {
+    let mut world = World::new();
+    let on_tls = ClientAddr { transport: Transport::Tls, ..client_addr(1) };
+    let mut client = Client { addr: on_tls, ..client(&mut world, 1) };
+    world.renew_nonce(&mut client);
+    let at = world.allocate(&client);
+    assert_eq!(world.bind(&client, 0x4000, peer(1, 1)), 0);
+    let before = world.relay.snapshot(world.now).traffic;
+    let verdict = world.peer_sends(at, peer(1, 1), &[7; 5]);
+    assert_eq!(rendered(&verdict), padded(0x4000, &[7; 5]));
+    world.relay.stream_overhead(on_tls, 29, 22);
+    let after = world.relay.snapshot(world.now).traffic;
+    let ([_, tcp, tls], [_, tcp_before, tls_before]) = (after.client, before.client);
+    assert_eq!(tcp, tcp_before);
+    assert_eq!(tls.tx[0].packets - tls_before.tx[0].packets, 1);
+    assert_eq!(tls.tx[0].bytes - tls_before.tx[0].bytes, 12 + 22);
+    assert_eq!(tls.rx[0].packets, tls_before.rx[0].packets, "records are no messages");
+    assert_eq!(tls.rx[0].bytes - tls_before.rx[0].bytes, 29);
+    // The peer's datagram came with 28 bytes of headers.
+    let (rx, tx) = (after.wire_bytes().0 - before.wire_bytes().0, after.wire_bytes().1);
+    assert_eq!((rx, tx - before.wire_bytes().1), (29 + 5 + 28, 12 + 22));
 }
 
 /// STR-03.
@@ -131,7 +156,7 @@ fn end_of_a_stream_ends_its_allocation_and_no_other() {
     assert!(!world.relay.has_allocation(world.now, gone.addr));
     assert!(world.relay.has_allocation(world.now, kept.addr));
     let after = world.relay.snapshot(world.now);
-    assert_eq!((after.allocations, after.allocations_opened), (1, [1, 1]));
+    assert_eq!((after.allocations, after.allocations_opened), (1, [1, 1, 0]));
     assert_eq!(after.allocations_closed[Closed::Disconnected as usize], 1);
     // Once is enough, and so is nothing to close.
     world.relay.client_closed(gone.addr);
@@ -142,9 +167,11 @@ fn end_of_a_stream_ends_its_allocation_and_no_other() {
 #[test]
 fn nonce_of_one_transport_is_stale_on_another() {
     let mut world = World::new();
-    let by_datagrams = world.client(1, "ana");
-    let by_stream = Client { addr: on_stream(1), ..by_datagrams };
-    assert_eq!(world.ask_allocate(&by_stream, |w| w).code(), 438);
+    let mut client = world.client(1, "ana");
+    for transport in [Transport::Tcp, Transport::Tls] {
+        client.addr = ClientAddr { transport, ..client.addr };
+        assert_eq!(world.ask_allocate(&client, |w| w).code(), 438);
+    }
 }
 
 #[test]

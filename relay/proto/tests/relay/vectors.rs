@@ -10,6 +10,8 @@ use sha2::Sha256;
 use super::world::addr;
 
 const PASSWORD: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
+/// User name and realm of the samples with a long-term credential.
+const MATRIX: (&str, &str) = ("\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}", "example.org");
 const SOFTWARE: u16 = 0x8022;
 const PRIORITY: u16 = 0x0024;
 const ICE_CONTROLLED: u16 = 0x8029;
@@ -116,7 +118,7 @@ fn sample_responses_tell_the_address() {
 fn sample_long_term_request_is_written_byte_for_byte() {
     let wanted = bytes(LONG_TERM);
     let id = wanted[8..20].try_into().expect("12 bytes");
-    let (username, realm) = ("\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}", "example.org");
+    let (username, realm) = MATRIX;
     let key: LongTermKey = credential::long_term_key(username, realm, "TheMatrIX");
     let mut ours = Vec::new();
     Writer::new(&mut ours, Method::Binding, Class::Request, id)
@@ -134,7 +136,7 @@ fn sample_long_term_request_is_written_byte_for_byte() {
 fn sample_request_with_sha256_and_userhash_is_written_byte_for_byte() {
     let wanted = bytes(SHA256_AND_USERHASH);
     let id = wanted[8..20].try_into().expect("12 bytes");
-    let (username, realm) = ("\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}", "example.org");
+    let (username, realm) = MATRIX;
     let key = PasswordAlgorithm::Sha256.key(username, realm, "TheMatrIX");
     let unsigned = |out: &mut Vec<u8>, named: Option<&[u8]>, key: Option<&[u8]>| {
         let writer = Writer::new(out, Method::Binding, Class::Request, id)
@@ -182,6 +184,19 @@ fn other_samples_are_written_but_for_their_padding() {
         assert_eq!(ours.len(), wanted.len());
         let again = Message::parse(&ours).expect("our FINGERPRINT is good");
         assert!(again.attributes().eq(message.attributes()));
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_sha256_sample_is_noticed() {
+    let good = bytes(SHA256_AND_USERHASH);
+    let (username, realm) = MATRIX;
+    let key = PasswordAlgorithm::Sha256.key(username, realm, "TheMatrIX");
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let believed = Message::parse(&bad).is_ok_and(|message| message.verify(key.as_bytes()));
+        assert!(!believed, "bit {bit}");
     }
 }
 

@@ -72,6 +72,8 @@ pub struct World {
     pub ports: Ports,
     pub opened: Vec<Opened>,
     pub closed: Vec<AllocationId>,
+    /// Of which family each of `closed` was.
+    pub closed_families: Vec<Family>,
     next_port: u16,
     reserved: Vec<(ReservationToken, u16)>,
     next_id: u64,
@@ -123,6 +125,7 @@ impl World {
             ports: Ports::Open,
             opened: Vec::new(),
             closed: Vec::new(),
+            closed_families: Vec::new(),
             next_port: 50_001,
             reserved: Vec::new(),
             next_id: 0,
@@ -331,8 +334,9 @@ impl World {
                     replies.push(Reply { to, bytes: bytes.to_vec() });
                     continue;
                 }
-                Some(Effect::ClosePort { id, .. }) => {
+                Some(Effect::ClosePort { id, family }) => {
                     self.closed.push(id);
+                    self.closed_families.push(family);
                     continue;
                 }
                 Some(Effect::OpenPort { id, family, wish, user, client, is_second, .. }) => {

@@ -1,6 +1,7 @@
 //! The small world of which every life is lived: one client, two peers, two channels, one port,
 //! and every sequence of twelve acts up to a depth.
 
+use relay_proto::Transport;
 use relay_proto::auth::ExpiryMode;
 
 use super::client::Wish;
@@ -68,7 +69,7 @@ fn probe(world: &mut World) {
 fn plan() -> Plan {
     let member = Member {
         user: 0,
-        is_tcp: false,
+        transport: Transport::Udp,
         is_v6: false,
         is_symmetric: false,
         keeps: false,

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use relay_proto::auth::AuthFailure;
 use relay_proto::credential::LongTermKey;
+use relay_proto::icmp::IcmpFate;
 use relay_proto::relay::Closed;
 use relay_proto::revocation::Who as Named;
 use relay_proto::{AllocationId, ClientAddr, DropReason, Family, Transport};
@@ -18,10 +19,10 @@ use super::message::{self, Stun};
 use super::scene::{Reach, Rules, canonical, is_own, reach};
 
 /// A client's 5-tuple, with an order.
-pub type Who = (SocketAddr, u16, bool);
+pub type Who = (SocketAddr, u16, usize);
 
 pub fn who(client: ClientAddr) -> Who {
-    (client.remote, client.listener, client.transport == Transport::Tcp)
+    (client.remote, client.listener, client.transport.index())
 }
 
 /// What must become of a datagram.
@@ -57,6 +58,16 @@ pub struct Answer {
     pub challenges: bool,
     pub unknown: Vec<u8>,
     pub seal: Option<Seal>,
+}
+
+/// An allocation that its client gave back, and what a copy of that request is known by.
+pub struct Farewell {
+    pub id: [u8; 12],
+    /// The Allocate's transaction.
+    pub allocated_by: [u8; 12],
+    pub username: String,
+    pub seal: Seal,
+    pub until_ms: u64,
 }
 
 /// What a message is signed with: the key, and whether by HMAC-SHA256.
@@ -124,12 +135,13 @@ pub struct Model {
     /// Nonces of this boot, with the 5 s in which they were made.
     pub nonces: BTreeMap<(Who, Vec<u8>), u64>,
     pub budget: Budget,
+    pub icmp_errors: [u64; IcmpFate::ALL.len()],
     pub auth_failures: [u64; AuthFailure::ALL.len()],
     /// By transport, and by reason in the order of `Closed::ALL`.
-    pub opened: [u64; 2],
+    pub opened: [u64; Transport::ALL.len()],
     pub closed: Vec<u64>,
-    /// Who gave an allocation back a moment ago: the transaction, the name, the seal, until when.
-    pub farewells: BTreeMap<Who, ([u8; 12], String, Seal, u64)>,
+    /// Who gave an allocation back a moment ago.
+    pub farewells: BTreeMap<Who, Farewell>,
     /// Names that were revoked, until the Unix second beside them.
     pub revoked: Vec<(Named, u64)>,
     pub is_draining: bool,
@@ -154,7 +166,8 @@ impl Model {
             is_narrow: false,
             searches: (0, 0),
             auth_failures: [0; AuthFailure::ALL.len()],
-            opened: [0; 2],
+            opened: [0; Transport::ALL.len()],
+            icmp_errors: [0; IcmpFate::ALL.len()],
             closed: vec![0; Closed::ALL.len()],
             keys: BTreeMap::new(),
         }

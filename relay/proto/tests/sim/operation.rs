@@ -1,5 +1,6 @@
 //! What happens in a simulation, as data: made from a seed, run one by one, deleted to shrink.
 
+use relay_proto::Transport;
 use relay_proto::auth::ExpiryMode;
 
 use super::client::Wish;
@@ -131,7 +132,7 @@ pub struct Operation {
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub user: usize,
-    pub is_tcp: bool,
+    pub transport: Transport,
     pub is_v6: bool,
     pub is_symmetric: bool,
     pub keeps: bool,
@@ -172,7 +173,11 @@ impl Plan {
         };
         let members = (0..1 + random.below(CLIENTS_MAX)).map(|_| Member {
             user: any_user(&mut random),
-            is_tcp: random.below(4) == 0,
+            transport: match random.below(8) {
+                0 => Transport::Tcp,
+                1 => Transport::Tls,
+                _ => Transport::Udp,
+            },
             is_v6: random.below(5) == 0,
             is_symmetric: random.below(3) == 0,
             keeps: random.below(2) == 0,

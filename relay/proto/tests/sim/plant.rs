@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use relay_proto::credential;
 use relay_proto::stun::{Class, Method, Writer};
 use relay_proto::{
-    AllocationId, ClientAddr, DropReason, Now, PeerAddr, Relay, Snapshot, Verdict,
+    AllocationId, ClientAddr, DropReason, Family, Now, PeerAddr, Relay, Snapshot, Verdict,
     attribute as attr,
 };
 
@@ -78,12 +78,14 @@ pub struct Plant {
     before: Option<ClientAddr>,
     seen: u64,
     ready: Vec<Done>,
+    /// Requests that were asked twice, and their refusals, which nobody shall see counted.
+    hidden: Vec<(ClientAddr, Method, usize, usize)>,
 }
 
 impl Plant {
     pub fn new(bug: Bug) -> Self {
         let (ids, sent_ms) = (BTreeMap::new(), BTreeMap::new());
-        Self { bug, ids, sent_ms, before: None, seen: 0, ready: Vec::new() }
+        Self { bug, ids, sent_ms, before: None, seen: 0, ready: Vec::new(), hidden: Vec::new() }
     }
 
     pub fn time(&self, now: Now) -> Now {
@@ -149,6 +151,19 @@ impl Plant {
         if self.bug == Bug::CounterForgotten {
             all.traffic.dropped[DropReason::NoPermission.index()] = 0;
         }
+        for (client, method, asked, refused) in &self.hidden {
+            let family = Family::of(&client.remote.ip()).index();
+            let leg = &mut all.traffic.client[client.transport.index()];
+            for (count, bytes) in [(&mut leg.rx[family], asked), (&mut leg.tx[family], refused)] {
+                count.packets -= 1;
+                count.bytes -= *bytes as u64;
+            }
+            let refusals = all.requests.entry((*method, 438)).or_default();
+            *refusals -= 1;
+            if *refusals == 0 {
+                all.requests.remove(&(*method, 438));
+            }
+        }
     }
 
     /// What becomes of an effect.
@@ -189,11 +204,12 @@ impl Plant {
                 _ => None,
             };
             let nonce = stale.and_then(|it| it.value(attr::NONCE).map(<[u8]>::to_vec));
-            match nonce.and_then(|nonce| renewed(bytes, &nonce)) {
-                Some(renewed) => {
+            match (nonce.and_then(|nonce| renewed(bytes, &nonce)), &done) {
+                (Some((method, renewed)), Done::Reply { bytes: refusal, .. }) => {
+                    self.hidden.push((from, method, renewed.len(), refusal.len()));
                     relay.from_client(now, from, &renewed);
                 }
-                None => self.ready.push(done),
+                _ => self.ready.push(done),
             }
         }
     }
@@ -211,7 +227,7 @@ fn sent(bytes: &[u8]) -> Option<(SocketAddr, &[u8])> {
 }
 
 /// The same request with another nonce, signed anew.
-fn renewed(bytes: &[u8], nonce: &[u8]) -> Option<Vec<u8>> {
+fn renewed(bytes: &[u8], nonce: &[u8]) -> Option<(Method, Vec<u8>)> {
     let stun = Stun::read(bytes)?;
     let username = std::str::from_utf8(stun.value(attr::USERNAME)?).ok()?;
     let key =
@@ -225,5 +241,5 @@ fn renewed(bytes: &[u8], nonce: &[u8]) -> Option<Vec<u8>> {
         w.attribute(*kind, if *kind == attr::NONCE { nonce } else { value })
     });
     w.integrity(&key).finish();
-    Some(out)
+    Some((method, out))
 }

@@ -1,6 +1,7 @@
 //! One step: a call of the relay, the same call of the model, and everything that is judged.
 
 use relay_proto::address::AllocationId;
+use std::hash::Hasher as _;
 use std::net::SocketAddr;
 
 use relay_proto::icmp::IcmpError;
@@ -116,7 +117,8 @@ impl World {
         check::i18_payload_goes_to_the_owner(owner, who(to));
         check::i02_only_from_permitted_peers(&self.seen, self.now.mono_ms, from, bytes, verdict);
         let whole = [head.as_bytes(), payload, &[0; 3][..usize::from(pad)]].concat();
-        if to.transport == Transport::Tcp {
+        self.digest.write(&whole);
+        if to.transport != Transport::Udp {
             check::i19_stream_output_is_padded(&whole, payload.len());
         }
         if self.network.is_hit(self.network.weather.unsent) {
@@ -205,7 +207,7 @@ impl World {
                     let port = self.edge.open.remove(&id);
                     let port = port.unwrap_or_else(|| panic!("I-6: {id} closed, but not open"));
                     self.edge.closes += 1;
-                    self.seen.closed(self.now.mono_ms, &who(port.client));
+                    self.seen.closed(self.now.mono_ms, &who(port.client), port.at);
                     let at = expected.closes.iter().position(|it| *it == who(port.client));
                     assert!(!self.has_model || at.is_some(), "{:?} was closed early", port.client);
                     at.map(|at| expected.closes.swap_remove(at));
@@ -266,6 +268,7 @@ impl World {
     /// What is judged of a reply by itself, and what is learnt from it.
     fn judge_reply(&mut self, reply: &Reply, cause: Option<(ClientAddr, &[u8], bool)>) {
         let (now_ms, to) = (self.now.mono_ms, who(reply.to));
+        self.digest.write(&reply.bytes);
         let stun = Stun::read(&reply.bytes);
         let stun = stun.unwrap_or_else(|| panic!("no message: {:02x?}", reply.bytes));
         self.tally.reply(reply.to, reply.bytes.len(), &stun);
@@ -360,6 +363,7 @@ impl World {
             assert_eq!(got, wanted, "relay's gauges on the left, model's on the right");
             assert_eq!(self.model.opened, after.allocations_opened, "allocations opened");
             assert_eq!(self.model.closed, after.allocations_closed, "allocations closed");
+            assert_eq!(self.model.icmp_errors, after.icmp_errors, "errors of the network");
             assert_eq!(self.model.auth_failures, after.auth_failures, "refused credentials");
         }
         after

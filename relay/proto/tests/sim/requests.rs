@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use relay_proto::auth::{AuthFailure, ExpiryMode};
 use relay_proto::credential::{self, LongTermKey};
+use relay_proto::icmp::IcmpFate;
 use relay_proto::revocation::Who as Named;
 use relay_proto::{AllocationId, DropReason, Family, Now, PortFailure};
 
 use super::message::{INDICATION, REQUEST, Stun};
-use super::model::{Allocation, Answer, Expected, Fate, Model, Seal, Who, is_forbidden};
+use super::model::{Allocation, Answer, Expected, Farewell, Fate, Model, Seal, Who, is_forbidden};
 use super::scene::{LISTENER_PORT, REALM, Reach, SECRETS, STUN_PORT, canonical, is_own, reach};
 
 pub const BINDING: u16 = 0x001;
@@ -65,7 +66,7 @@ impl Model {
         if is_nobody(from.0) {
             return Fate::Drop(DropReason::Malformed);
         }
-        if !from.2 && !self.budget.allows(now.mono_ms, from.0.ip(), true, None) {
+        if from.2 == 0 && !self.budget.allows(now.mono_ms, from.0.ip(), true, None) {
             return Fate::Drop(DropReason::RateLimited);
         }
         let unknown = stun.unknown();
@@ -125,7 +126,7 @@ impl Model {
         if let Some(failure) = failure {
             self.auth_failures[failure.index()] += 1;
         }
-        if !from.2 && !self.budget.allows(now.mono_ms, from.0.ip(), false, failure) {
+        if from.2 == 0 && !self.budget.allows(now.mono_ms, from.0.ip(), false, failure) {
             return Fate::Drop(DropReason::RateLimited);
         }
         let answer = Answer { code, challenges: code != 400, ..Answer::default() };
@@ -163,7 +164,7 @@ impl Model {
         let Some(username) = username else { return Err(unknown) };
         let farewell = self.farewell(now, from, stun);
         let owner = self.live(now.mono_ms, &from).map(|it| (&it.username, it.seal));
-        let owner = owner.or(farewell.map(|(_, name, seal, _)| (name, *seal)));
+        let owner = owner.or(farewell.map(|it| (&it.username, it.seal)));
         let owner = owner.filter(|(name, _)| *name == username);
         let keys = match owner.map(|(_, (key, _))| vec![key]) {
             Some(key) => key,
@@ -228,7 +229,7 @@ impl Model {
         }
         let gives_back = stun.method == REFRESH && stun.number(0x000D) == Some(0);
         let copy = self.farewell(now, from, stun).filter(|_| gives_back);
-        if copy.is_some_and(|(_, name, ..)| *name == proven.username) {
+        if copy.is_some_and(|it| it.username == proven.username) {
             let (lifetime_s, seal) = (Some(0), Some(proven.seal));
             self.answer(from, stun, Answer { lifetime_s, seal, ..Answer::default() }, out);
             return Ok(());
@@ -314,6 +315,8 @@ impl Model {
             permissions: BTreeMap::new(),
             channels: BTreeMap::new(),
         };
+        // The same exchange begins again, so that its goodbye counts once more.
+        self.farewells.retain(|who, it| *who != from || it.allocated_by != stun.id);
         self.allocations.insert(from, allocation);
         out.opens.push(from);
         Ok(())
@@ -326,7 +329,7 @@ impl Model {
             Some(allocation) => {
                 allocation.relayed = Some(relayed);
                 allocation.family = Family::of(&relayed.ip());
-                self.opened[usize::from(client.2)] += 1;
+                self.opened[client.2] += 1;
                 self.allocated(client, &mut out);
             }
             None => out.closes.push(client),
@@ -384,10 +387,16 @@ impl Model {
         }
         let asked_s = stun.number(0x000D);
         if asked_s == Some(0) {
+            let allocated_by = it.id;
             self.end(from, 1, out);
-            if !from.2 {
-                let until_ms = now.mono_ms + 40_000;
-                let farewell = (stun.id, proven.username.clone(), proven.seal, until_ms);
+            if from.2 == 0 {
+                let farewell = Farewell {
+                    id: stun.id,
+                    allocated_by,
+                    username: proven.username.clone(),
+                    seal: proven.seal,
+                    until_ms: now.mono_ms + 40_000,
+                };
                 self.farewells.insert(from, farewell);
             }
             return Ok(Answer { lifetime_s: Some(0), ..Answer::default() });
@@ -511,27 +520,27 @@ impl Model {
         self.revoked.iter().any(|(named, until)| named.means(user) && now.unix_s <= *until)
     }
 
-    /// Whether a client is told of an error of the network, ten times a second at most.
+    /// Who is told of an error of the network, ten times a second at most.
     pub fn icmp(&mut self, now_ms: u64, at: AllocationId, peer: SocketAddr) -> Option<Who> {
-        let who = *self.ids.get(&at)?;
         let is_narrow = self.is_narrow;
-        let it = self.allocations.get_mut(&who).filter(|it| now_ms < it.ends_ms)?;
-        if !it.permits(now_ms, peer.ip()) || is_forbidden(peer, is_narrow) {
-            return None;
-        }
-        let told = if it.icmp.0 == now_ms / 1_000 { it.icmp.1 } else { 0 };
-        it.icmp = (now_ms / 1_000, told + u8::from(told < 10));
-        (told < 10).then_some(who)
+        let who = self.ids.get(&at).copied();
+        let it = who.and_then(|who| self.allocations.get_mut(&who));
+        let it = it.filter(|it| now_ms < it.ends_ms && it.permits(now_ms, peer.ip()));
+        let fate = match it.filter(|_| !is_forbidden(peer, is_narrow)) {
+            None => IcmpFate::Ignored,
+            Some(it) => {
+                let told = if it.icmp.0 == now_ms / 1_000 { it.icmp.1 } else { 0 };
+                it.icmp = (now_ms / 1_000, told + u8::from(told < 10));
+                if told < 10 { IcmpFate::Told } else { IcmpFate::RateLimited }
+            }
+        };
+        self.icmp_errors[fate.index()] += 1;
+        who.filter(|_| fate == IcmpFate::Told)
     }
 
-    fn farewell(
-        &self,
-        now: Now,
-        from: Who,
-        stun: &Stun<'_>,
-    ) -> Option<&([u8; 12], String, Seal, u64)> {
+    fn farewell(&self, now: Now, from: Who, stun: &Stun<'_>) -> Option<&Farewell> {
         let farewell = self.farewells.get(&from);
-        farewell.filter(|(id, .., until_ms)| *id == stun.id && now.mono_ms < *until_ms)
+        farewell.filter(|it| it.id == stun.id && now.mono_ms < it.until_ms)
     }
 
     fn answer(&self, to: Who, stun: &Stun<'_>, answer: Answer, out: &mut Expected) {

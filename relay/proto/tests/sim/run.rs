@@ -1,6 +1,7 @@
 //! Runs plans: one, many, or ever shorter ones until only what fails is left.
 
 use std::cell::Cell;
+use std::hash::Hasher as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -19,7 +20,7 @@ use crate::wire::channel_data;
 const SHRINK_RUNS_MAX: usize = 2_000;
 
 /// What a run was about, for reports.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Figures {
     pub operations: u64,
     /// Calls of the relay.
@@ -29,6 +30,10 @@ pub struct Figures {
     pub to_clients: u64,
     pub hairpins: u64,
     pub virtual_s: u64,
+    /// Allocations that live at the end.
+    pub alive: u64,
+    /// Of all bytes to clients.
+    pub digest: u64,
 }
 
 impl Figures {
@@ -40,6 +45,8 @@ impl Figures {
         self.to_clients += more.to_clients;
         self.hairpins += more.hairpins;
         self.virtual_s += more.virtual_s;
+        self.alive += more.alive;
+        self.digest ^= more.digest;
     }
 }
 
@@ -145,6 +152,8 @@ fn figures(world: &World, operations: usize, passed_ms: u64) -> Figures {
         to_clients: sent_to_clients(world),
         hairpins: world.tally.traffic.hairpin.packets,
         virtual_s: passed_ms / 1_000,
+        alive: world.last.allocations,
+        digest: world.digest.finish(),
     }
 }
 

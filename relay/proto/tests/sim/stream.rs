@@ -89,7 +89,7 @@ impl World {
 
     /// Writes what is no message; the edge must see it within one read.
     pub fn garble(&mut self, client: usize) {
-        if self.clients[client].addr.transport == Transport::Tcp {
+        if self.clients[client].addr.transport != Transport::Udp {
             self.streams[client].is_garbled = true;
             self.write_parts(client, b"GET / HTTP/1.1\r\n\r\n");
         }

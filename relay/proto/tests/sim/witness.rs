@@ -95,8 +95,10 @@ impl Witness {
     }
 
     /// The port is closed: whatever was granted ends with it.
-    pub fn closed(&mut self, now_ms: u64, who: &Who) {
-        if let Some(grant) = self.grants.get_mut(who) {
+    pub fn closed(&mut self, now_ms: u64, who: &Who, port: SocketAddr) {
+        // One that opened too late is no client's any more.
+        let grant = self.grants.get_mut(who).filter(|it| it.relayed == Some(port));
+        if let Some(grant) = grant {
             grant.ends_ms = grant.ends_ms.min(now_ms);
             grant.changes += 1;
         }

@@ -1,6 +1,7 @@
 //! The simulated world: runs operations on a virtual clock that jumps from event to event.
 
 use std::collections::VecDeque;
+use std::hash::DefaultHasher;
 use std::net::SocketAddr;
 
 use relay_proto::revocation::Who as Named;
@@ -63,6 +64,8 @@ pub struct World {
     pub bug: Option<Bug>,
     /// Calls of the relay so far.
     pub steps: u64,
+    /// Of every byte that the relay sent to a client.
+    pub digest: DefaultHasher,
     boot: u8,
     drawn: u64,
     next_port: u16,
@@ -93,6 +96,7 @@ impl World {
             has_model,
             bug,
             steps: 0,
+            digest: DefaultHasher::new(),
             boot: 1,
             drawn: 0,
             next_port: 10_000,
@@ -114,7 +118,7 @@ impl World {
             remote: SocketAddr::new(remote_ip, 0),
             local: None,
             listener: 0,
-            transport: if member.is_tcp { Transport::Tcp } else { Transport::Udp },
+            transport: member.transport,
         };
         let addr = self.fresh(addr);
         let mut client = Client::new(addr, USERS[member.user]);
@@ -263,7 +267,7 @@ impl World {
     /// No answer yet: the same datagram once more. A stream loses nothing, so it is not used twice.
     fn again(&mut self, client: usize, id: [u8; 12]) {
         let it = &mut self.clients[client];
-        let is_stream = it.addr.transport == Transport::Tcp;
+        let is_stream = it.addr.transport != Transport::Udp;
         let Some(at) = it.pending.iter().position(|pending| pending.id == id) else { return };
         let pending = &mut it.pending[at];
         if pending.sent == AGAIN_MS.len() {
@@ -293,7 +297,7 @@ impl World {
     /// Puts a client's message on its way to the relay.
     pub fn to_relay(&mut self, client: usize, bytes: &[u8], second: bool) {
         let it = &self.clients[client];
-        if it.addr.transport == Transport::Tcp {
+        if it.addr.transport != Transport::Udp {
             self.write(client, bytes);
             return;
         }
@@ -341,7 +345,7 @@ impl World {
     }
 
     fn rebind(&mut self, client: usize, back: bool) {
-        if self.clients[client].addr.transport == Transport::Tcp {
+        if self.clients[client].addr.transport != Transport::Udp {
             return self.hang_up(client);
         }
         let former = self.clients[client].former.last().copied().filter(|_| back);

@@ -1,15 +1,18 @@
 //! The relayed ports of one worker: who has which, and what is sent from them.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use relay_proto::{AllocationId, DropReason, Family, Relay};
+use relay_proto::{AllocationId, DropReason, Family, Now, PeerAddr, Relay};
 
 use super::{Queued, Run, Way, drop_reason};
 use crate::caps::Usage;
 use crate::quota::Holder;
 use crate::shared::OpenPort;
-use crate::socket::{Outgoing, Sender};
+use crate::socket::{self, Outgoing, Sender};
 
+/// Most errors taken from one relayed port before others are looked at.
+const ERRORS_MAX: usize = 16;
 /// Set in the token of an IPv6 port; the positions of allocations stay far below.
 const V6_TOKEN: u64 = 1 << 31;
 
@@ -104,26 +107,42 @@ impl Ports {
 }
 
 /// Sends payloads from one relayed port; what cannot be sent is taken back.
-pub fn send_to_peers(ports: &Ports, relay: &mut Relay, sender: &mut Sender, run: Run<'_>) {
+pub fn send_to_peers(
+    now: Now,
+    ports: &Ports,
+    relay: &mut Relay,
+    sender: &mut Sender,
+    run: Run<'_>,
+) {
     let is_whole =
         |at: &u16| matches!(run.queue[usize::from(*at)].way, Way::ToPeer { whole: true, .. });
     for order in run.order.chunk_by(|a, b| is_whole(a) == is_whole(b)) {
-        let run = Run { order, ..run };
         let whole = order.first().is_some_and(is_whole);
-        send_run(ports, relay, sender, run, whole);
+        send_alike(now, ports, relay, sender, Run { order, ..run }, whole);
     }
 }
 
-fn send_run(ports: &Ports, relay: &mut Relay, sender: &mut Sender, run: Run<'_>, whole: bool) {
+/// Sends payloads that may all be fragmented, or none of which may.
+fn send_alike(
+    now: Now,
+    ports: &Ports,
+    relay: &mut Relay,
+    sender: &mut Sender,
+    run: Run<'_>,
+    whole: bool,
+) {
     let queued = |at: &u16| &run.queue[usize::from(*at)];
+    let key = run.order.first().and_then(|first| queued(first).way.port());
+    let socket = key.and_then(|key| ports.socket(key));
     let mut refused = |at: usize, reason: DropReason| {
         let queued = queued(&run.order[at]);
-        if let Way::ToPeer { via, to, .. } = &queued.way {
-            relay.unsent_to_peer(*via, *to, queued.payload.length(), reason);
+        let Way::ToPeer { via, to, .. } = &queued.way else { return };
+        relay.unsent_to_peer(*via, *to, queued.payload.length(), reason);
+        if let Some(socket) = socket.filter(|_| whole && reason == DropReason::TooBig) {
+            tell_errors(relay, now, socket, *via, Some(to.0));
         }
     };
-    let key = run.order.first().and_then(|first| queued(first).way.port());
-    let Some(socket) = key.and_then(|key| ports.socket(key)) else {
+    let Some(socket) = socket else {
         return (0..run.order.len()).for_each(|at| refused(at, DropReason::SendError));
     };
     let outgoing = |queued: &Queued| match queued.way {
@@ -139,6 +158,28 @@ fn send_run(ports: &Ports, relay: &mut Relay, sender: &mut Sender, run: Run<'_>,
         sender.send_whole(socket, packets, refused);
     } else {
         sender.send(socket, packets, refused);
+    }
+}
+
+/// Tells a client what the network, or the kernel itself, said about its datagrams; drain the
+/// effects. `last` is where the latest was for, if the kernel has just refused it: it does not say
+/// the port then.
+pub fn tell_errors(
+    relay: &mut Relay,
+    now: Now,
+    socket: BorrowedFd<'_>,
+    id: AllocationId,
+    last: Option<SocketAddr>,
+) {
+    for _ in 0..ERRORS_MAX {
+        let Some(reported) = socket::next_error(socket) else { return };
+        let peer = match reported.peer {
+            Some(peer) if peer.port() == 0 => last,
+            peer => peer,
+        };
+        if let (Some(peer), Some(error)) = (peer, reported.error) {
+            relay.icmp(now, id, PeerAddr(peer), error);
+        }
     }
 }
 

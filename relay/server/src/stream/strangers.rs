@@ -23,7 +23,7 @@ struct Counts {
 /// The right to be one of them; dropping it makes room.
 pub struct Ticket {
     strangers: Strangers,
-    ip: IpAddr,
+    ip: Option<IpAddr>,
 }
 
 impl Strangers {
@@ -36,7 +36,17 @@ impl Strangers {
         }
         counts.all += 1;
         counts.by_ip.insert(ip, from_here + 1);
-        Some(Ticket { strangers: self.clone(), ip })
+        Some(Ticket { strangers: self.clone(), ip: Some(ip) })
+    }
+
+    /// Lets one in of whom it is not known yet where they are: a proxy speaks for many.
+    pub fn admit_proxied(&self) -> Option<Ticket> {
+        let mut counts = self.0.borrow_mut();
+        if counts.all >= STRANGERS_MAX {
+            return None;
+        }
+        counts.all += 1;
+        Some(Ticket { strangers: self.clone(), ip: None })
     }
 }
 
@@ -44,10 +54,11 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut counts = self.strangers.0.borrow_mut();
         counts.all -= 1;
-        if let Some(from_here) = counts.by_ip.get_mut(&self.ip) {
+        let Some(ip) = self.ip else { return };
+        if let Some(from_here) = counts.by_ip.get_mut(&ip) {
             *from_here -= 1;
             if *from_here == 0 {
-                counts.by_ip.remove(&self.ip);
+                counts.by_ip.remove(&ip);
             }
         }
     }
@@ -66,7 +77,11 @@ mod tests {
         let others: Vec<_> =
             (0..STRANGERS_MAX).map_while(|at| strangers.admit(ip(2 + at / 8))).collect();
         assert_eq!(others.len(), STRANGERS_MAX - STRANGERS_PER_IP_MAX);
+        assert!(strangers.admit_proxied().is_none(), "they count among all");
         drop(from_one);
+        let proxied: Vec<_> = std::iter::from_fn(|| strangers.admit_proxied()).collect();
+        assert_eq!(proxied.len(), STRANGERS_PER_IP_MAX);
+        drop(proxied);
         assert!(strangers.admit(ip(1)).is_some());
         drop(others);
         assert_eq!(strangers.0.borrow().all, 0);

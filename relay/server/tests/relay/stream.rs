@@ -20,26 +20,26 @@ fn relay(state: &TempDir) -> Running {
     Running::start(state.path(), &flags)
 }
 
-fn state() -> TempDir {
+pub fn state() -> TempDir {
     TempDir::new().expect("directory")
 }
 
 /// A peer whose address is not the relay's: there, a port of the relay's range is only reached
 /// in process, and the kernel may choose one.
-fn peer() -> (UdpSocket, SocketAddr) {
+pub fn peer() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.2:0").expect("bound");
     socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let address = socket.local_addr().expect("address");
     (socket, address)
 }
 
-fn metric(relay: &Running, name: &str) -> u64 {
+pub fn metric(relay: &Running, name: &str) -> u64 {
     let page = relay.get("/metrics", "localhost");
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("number")
 }
 
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     match stream.read(&mut [0; 16]) {
         Ok(count) => count == 0,

@@ -1,22 +1,35 @@
 //! A TURN client on a real socket, of either transport.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use relay_proto::attribute as attr;
 use relay_proto::credential::{LongTermKey, long_term_key};
 use relay_proto::framing::{Trust, split_first};
-use relay_proto::stun::{Class, Message, Method, Writer};
+use relay_proto::stun::{Class, Message, Method, TransactionId, Writer};
 
 use crate::PATIENCE;
 
 /// The static user of these tests, as on the command line.
 pub const USER: &str = "ana:a-long-password";
 
+/// A stream towards the relay.
+pub trait Stream: Read + Write {
+    /// Says that nothing more will be written.
+    fn end(&mut self);
+}
+
+impl Stream for TcpStream {
+    fn end(&mut self) {
+        self.shutdown(Shutdown::Write).expect("ended");
+    }
+}
+
 /// A socket towards the relay.
 enum Socket {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, held: Vec<u8> },
+    Stream { stream: Box<dyn Stream>, held: Vec<u8> },
 }
 
 pub struct TurnClient {
@@ -24,12 +37,12 @@ pub struct TurnClient {
     username: String,
     key: LongTermKey,
     nonce: Vec<u8>,
-    sent: u8,
 }
 
 impl TurnClient {
     pub fn over_udp(to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let any = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(any).expect("bound");
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         socket.connect(to).expect("connected");
         Self::new(Socket::Udp(socket))
@@ -42,13 +55,17 @@ impl TurnClient {
     pub fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self::new(Socket::Tcp { stream, held: Vec::new() })
+        Self::inside(stream)
+    }
+
+    pub fn inside(stream: impl Stream + 'static) -> Self {
+        Self::new(Socket::Stream { stream: Box::new(stream), held: Vec::new() })
     }
 
     fn new(socket: Socket) -> Self {
         let (name, password) = USER.split_once(':').expect("name and password");
         let key = long_term_key(name, "castling", password);
-        Self { socket, username: name.to_owned(), key, nonce: Vec::new(), sent: 0 }
+        Self { socket, username: name.to_owned(), key, nonce: Vec::new() }
     }
 
     /// The same socket with another credential.
@@ -60,25 +77,54 @@ impl TurnClient {
 
     /// Asks for an allocation; the error code if there is none.
     pub fn try_allocate(&mut self) -> Result<SocketAddr, u16> {
+        Ok(self.try_allocate_with(|w| w)?[0])
+    }
+
+    /// The same with more attributes, and all the relayed addresses.
+    pub fn try_allocate_with(
+        &mut self,
+        more: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Result<Vec<SocketAddr>, u16> {
         let transport = |w: Writer<'_>| finish(w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
         let challenge = self.message(Method::Allocate, Class::Request, transport);
         let challenge = self.ask(&challenge);
         let challenge = Message::parse(&challenge).expect("STUN");
         self.nonce = challenge.attribute(attr::NONCE).expect("nonce").to_vec();
         let request =
-            self.request(Method::Allocate, |w| w.attribute(attr::REQUESTED_TRANSPORT, &UDP));
+            self.request(Method::Allocate, |w| more(w.attribute(attr::REQUESTED_TRANSPORT, &UDP)));
         let answer = self.ask(&request);
         let answer = Message::parse(&answer).expect("STUN");
         if let Some(error) = answer.attribute(attr::ERROR_CODE) {
             return Err(u16::from(error[2]) * 100 + u16::from(error[3]));
         }
-        let relayed = answer.attribute(attr::XOR_RELAYED_ADDRESS).expect("address");
-        Ok(answer.unxor(relayed).expect("address"))
+        let relayed = answer.attributes().filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS);
+        Ok(relayed.map(|(_, value)| answer.unxor(value).expect("address")).collect())
     }
 
     /// Allocates, and says which relayed address it got.
     pub fn allocate(&mut self) -> SocketAddr {
         self.try_allocate().expect("allocated")
+    }
+
+    /// The socket of a client over UDP.
+    pub fn udp(&self) -> &UdpSocket {
+        let Socket::Udp(socket) = &self.socket else { panic!("not over UDP") };
+        socket
+    }
+
+    pub fn permit(&mut self, peer: SocketAddr) {
+        let request =
+            self.request(Method::CreatePermission, |w| w.xor_address(attr::XOR_PEER_ADDRESS, peer));
+        assert!(is_success(&self.ask(&request)));
+    }
+
+    /// A Send indication, with DONT-FRAGMENT if it is to stay `whole`.
+    pub fn indicate(&mut self, peer: SocketAddr, payload: &[u8], whole: bool) {
+        let bytes = self.message(Method::Send, Class::Indication, |w| {
+            let w = w.xor_address(attr::XOR_PEER_ADDRESS, peer).attribute(attr::DATA, payload);
+            finish(if whole { w.attribute(attr::DONT_FRAGMENT, &[]) } else { w });
+        });
+        self.send(&bytes);
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) {
@@ -113,9 +159,8 @@ impl TurnClient {
     }
 
     fn message(&mut self, method: Method, class: Class, fill: impl FnOnce(Writer<'_>)) -> Vec<u8> {
-        self.sent += 1;
         let mut bytes = Vec::new();
-        fill(Writer::new(&mut bytes, method, class, [self.sent; 12]));
+        fill(Writer::new(&mut bytes, method, class, transaction_id()));
         bytes
     }
 
@@ -127,7 +172,10 @@ impl TurnClient {
     pub fn send(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Udp(socket) => assert_eq!(socket.send(bytes).expect("sent"), bytes.len()),
-            Socket::Tcp { stream, .. } => stream.write_all(bytes).expect("sent"),
+            Socket::Stream { stream, .. } => {
+                stream.write_all(bytes).expect("sent");
+                stream.flush().expect("sent");
+            }
         }
     }
 
@@ -139,7 +187,7 @@ impl TurnClient {
                 let length = socket.recv(&mut buffer).expect("received");
                 return Some(buffer[..length].to_vec());
             }
-            Socket::Tcp { stream, held } => (stream, held),
+            Socket::Stream { stream, held } => (stream, held),
         };
         loop {
             if let Some((message, rest)) = split_first(held, Trust::Client).expect("framed") {
@@ -158,10 +206,21 @@ impl TurnClient {
     }
 
     /// Says that nothing more will be sent.
-    pub fn end(&self) {
-        let Socket::Tcp { stream, .. } = &self.socket else { panic!("datagrams have no end") };
-        stream.shutdown(Shutdown::Write).expect("ended");
+    pub fn end(&mut self) {
+        let Socket::Stream { stream, .. } = &mut self.socket else {
+            panic!("datagrams have no end")
+        };
+        stream.end();
     }
+}
+
+/// Never the same twice: clients of a test may be given the same port one after the other, and
+/// a repeated id would pass for a retransmission.
+fn transaction_id() -> TransactionId {
+    static DRAWN: AtomicU64 = AtomicU64::new(0);
+    let mut id = *b"test        ";
+    id[4..].copy_from_slice(&DRAWN.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    id
 }
 
 const UDP: [u8; 4] = [attr::TRANSPORT_UDP, 0, 0, 0];

@@ -1,0 +1,460 @@
+//! Users with valid credentials do what they like, wrongly too: nothing panics or leaks, every byte
+//! is accounted for, and nothing leaves without a permission (I-1, I-5 to I-9, I-11, I-13, I-17).
+
+use std::net::SocketAddr;
+
+use relay_proto::algorithm::{Integrity, PASSWORD_ALGORITHMS, PasswordAlgorithm, Seal};
+use relay_proto::credential;
+use relay_proto::request::Refresh;
+use relay_proto::stun::{Class, Message, Method, Writer};
+use relay_proto::traffic::Count;
+use relay_proto::{
+    AllocationId, ClientAddr, DropReason, Family, PortFailure, Transport, Verdict,
+    attribute as attr,
+};
+
+mod edge;
+mod media;
+mod operator;
+
+pub use operator::Rules;
+
+use super::super::world::{
+    Client, Ports, REALM, Reply, SECRET, World, channel_data, client_addr, client_addr_v6, ip, peer,
+};
+use super::input::Input;
+use super::rights::{Rights, own_as_told};
+
+/// Most steps of one input.
+const STEPS_MAX: usize = 100;
+const PERMISSIONS_MAX: usize = 3;
+const CHANNELS_MAX: usize = 2;
+/// Whose the clients are: one user has two, and two users share a room.
+const USERS: [&str; 4] = ["ana", "room.ben", "room.ben", "room.dan"];
+const METHODS: [Method; 5] = [
+    Method::Allocate,
+    Method::Refresh,
+    Method::CreatePermission,
+    Method::ChannelBind,
+    Method::Binding,
+];
+const KINDS: [u16; 17] = [
+    attr::CHANNEL_NUMBER,
+    attr::LIFETIME,
+    attr::XOR_PEER_ADDRESS,
+    attr::DATA,
+    attr::REQUESTED_ADDRESS_FAMILY,
+    attr::EVEN_PORT,
+    attr::REQUESTED_TRANSPORT,
+    attr::RESERVATION_TOKEN,
+    attr::ADDITIONAL_ADDRESS_FAMILY,
+    attr::USERNAME,
+    attr::DONT_FRAGMENT,
+    attr::MESSAGE_INTEGRITY_SHA256,
+    attr::PASSWORD_ALGORITHM,
+    attr::PASSWORD_ALGORITHMS,
+    attr::USERHASH,
+    attr::ICMP,
+    0x7F01, // nobody's
+];
+
+pub fn check(bytes: &[u8]) {
+    let mut class = School::begin();
+    let mut input = Input(bytes);
+    for _ in 0..STEPS_MAX {
+        let Some(kind) = input.next() else { break };
+        class.step(kind, &mut input);
+    }
+    class.end();
+}
+
+struct School {
+    world: World,
+    clients: Vec<Member>,
+    /// RESERVATION-TOKEN that came last.
+    token: Vec<u8>,
+    /// What the edge has sent: the other end of the relay's own counters.
+    to_clients: [Count; Transport::ALL.len()],
+    to_peers: Count,
+    rules: Rules,
+    /// Whose allocations may end now although their time is not over.
+    may_close: &'static [&'static str],
+    /// Ports that have been looked at: those that are closed, and those that were asked for.
+    closed: usize,
+    asked: usize,
+    /// Those of the latter that the edge has yet to answer for.
+    waiting: Vec<(AllocationId, Family)>,
+    /// How many answers came late.
+    late: u16,
+}
+
+struct Member {
+    client: Client,
+    /// What it signs with.
+    seal: Seal,
+    user: &'static str,
+    /// When its nonce was made.
+    nonce_ms: u64,
+    rights: Rights,
+}
+
+impl School {
+    fn begin() -> Self {
+        let mut world = World::with(|settings| {
+            settings.permissions_max = PERMISSIONS_MAX;
+            settings.channels_max = CHANNELS_MAX;
+        });
+        let expires = world.now.unix_s + 100_000_000;
+        let tcp = ClientAddr { transport: Transport::Tcp, ..client_addr(3) };
+        let at = [client_addr(1), client_addr(2), tcp, client_addr_v6(4)];
+        let made = at.into_iter().zip(USERS).map(|(addr, user)| {
+            let client = Client { addr, ..world.client_until(1, user, expires) };
+            let password = credential::password(SECRET, &client.username);
+            // Over a stream everything is SHA-256, as a client of RFC 8489 would have it.
+            let (algorithm, by) = match addr.transport {
+                Transport::Udp => (PasswordAlgorithm::Md5, Integrity::Sha1),
+                _ => (PasswordAlgorithm::Sha256, Integrity::Sha256),
+            };
+            let seal = Seal { key: algorithm.key(&client.username, REALM, &password), by };
+            Member { client, seal, user, nonce_ms: 0, rights: Rights::default() }
+        });
+        let clients = made.collect();
+        // The clients' first requests are no part of the sums.
+        let mut school = Self {
+            world,
+            clients,
+            token: Vec::new(),
+            to_clients: Default::default(),
+            to_peers: Count::default(),
+            rules: Rules::default(),
+            may_close: &[],
+            closed: 0,
+            asked: 0,
+            waiting: Vec::new(),
+            late: 0,
+        };
+        for leg in &school.world.relay.snapshot(school.world.now).traffic.client {
+            for count in leg.tx {
+                school.to_clients[0].merge(count);
+            }
+        }
+        school
+    }
+
+    fn step(&mut self, kind: u8, input: &mut Input<'_>) {
+        let who = input.below(self.clients.len());
+        match kind % 16 {
+            0 => self.allocate(who, input),
+            1 => {
+                let lifetime = u32::from(input.word()).to_be_bytes();
+                let family = input.byte();
+                self.ask(who, Method::Refresh, |w| {
+                    let w = w.attribute(attr::LIFETIME, &lifetime);
+                    match family {
+                        0..=127 => w,
+                        _ => w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[family % 3, 0, 0, 0]),
+                    }
+                });
+            }
+            2 | 3 => {
+                let peers: Vec<_> = (0..=input.below(4)).map(|_| self.any_peer(input)).collect();
+                self.ask(who, Method::CreatePermission, |w| {
+                    peers.iter().fold(w, |w, peer| w.xor_address(attr::XOR_PEER_ADDRESS, *peer))
+                });
+            }
+            4 | 5 => {
+                let [high, low] = number(input).to_be_bytes();
+                let peer = self.any_peer(input);
+                self.ask(who, Method::ChannelBind, |w| {
+                    w.attribute(attr::CHANNEL_NUMBER, &[high, low, 0, 0])
+                        .xor_address(attr::XOR_PEER_ADDRESS, peer)
+                });
+            }
+            6 | 7 => {
+                let to = self.any_peer(input);
+                let bytes = self.world.indication(to, input.bytes());
+                let now_ms = self.world.now.mono_ms;
+                let may = self.clients[who].rights.may_reach(now_ms, self.rules, own_as_told(to));
+                let left = self.client_sends(who, &bytes, input);
+                assert!(left == may || self.rules.shapes && may, "{to}: {left}");
+            }
+            8 | 9 => {
+                let number = number(input);
+                let bytes = channel_data(number, input.bytes());
+                let now_ms = self.world.now.mono_ms;
+                let may = self.clients[who].rights.may_send(now_ms, self.rules, number);
+                let left = self.client_sends(who, &bytes, input);
+                assert!(left == may || self.rules.shapes && may, "{number:#x}: {left}");
+            }
+            10 => self.peer_sends(input),
+            11 => self.pass(input),
+            12 => {
+                let method = input.pick(&METHODS);
+                let attributes: Vec<_> =
+                    (0..input.below(6)).map(|_| (any_kind(input), input.bytes())).collect();
+                self.ask(who, method, |w| {
+                    attributes.iter().fold(w, |w, (kind, value)| w.attribute(*kind, value))
+                });
+            }
+            13 => {
+                let bytes = input.datagram();
+                self.client_sends(who, &bytes, input);
+            }
+            14 => self.edge(input),
+            _ => match input.byte() {
+                0..=99 => {
+                    self.world.relay.client_closed(self.clients[who].client.addr);
+                    self.clients[who].rights = Rights::default();
+                    assert_eq!(self.replies(), []);
+                }
+                100..=149 => self.intrude(who, input),
+                150..=179 => self.network_complains(input),
+                _ => self.operate(input),
+            },
+        }
+        self.hold();
+    }
+
+    /// What holds after every step.
+    fn hold(&self) {
+        let state = self.world.relay.snapshot(self.world.now);
+        assert_eq!(state.conservation_errors, 0, "I-8");
+        assert!(state.allocations <= self.clients.len() as u64);
+        assert!(state.permissions <= state.allocations * PERMISSIONS_MAX as u64);
+        assert!(state.channels <= state.allocations * CHANNELS_MAX as u64);
+        assert!(state.allocations_carrying <= state.allocations);
+        let [opened, closed] = [&state.allocations_opened[..], &state.allocations_closed[..]]
+            .map(|counts| counts.iter().sum::<u64>());
+        let waiting = self.waiting.len() as u64;
+        assert!(
+            opened - closed <= state.allocations && state.allocations <= opened - closed + waiting
+        );
+        for (leg, sent) in state.traffic.client.iter().zip(self.to_clients) {
+            let mut counted = leg.tx[0];
+            counted.merge(leg.tx[1]);
+            assert_eq!(counted, sent, "bytes to clients");
+        }
+        let mut counted = state.traffic.peer.tx[0];
+        counted.merge(state.traffic.peer.tx[1]);
+        assert_eq!(counted, self.to_peers, "bytes to peers");
+    }
+
+    /// When all have gone, so has everything (I-9), and each port was closed once (I-6).
+    fn end(mut self) {
+        self.world.ports = Ports::Open;
+        while !self.waiting.is_empty() {
+            self.answer(0, true);
+        }
+        self.world.pass_ms(3_600_000);
+        self.world.tick();
+        self.hold();
+        let state = self.world.relay.snapshot(self.world.now);
+        assert_eq!((state.allocations, state.permissions, state.channels), (0, 0, 0));
+        let sorted = |mut ports: Vec<(AllocationId, usize)>| {
+            ports.sort();
+            ports
+        };
+        let opened = self.world.opened.iter().filter(|port| port.relayed.is_some());
+        let opened = sorted(opened.map(|port| (port.id, port.family.index())).collect());
+        let closed = sorted(self.closed().map(|(id, family)| (id, family.index())).collect());
+        assert_eq!(closed, opened, "I-6");
+    }
+
+    fn allocate(&mut self, who: usize, input: &mut Input<'_>) {
+        let flags = input.byte();
+        let lifetime = u32::from(input.word()).to_be_bytes();
+        let token = self.token.clone();
+        let given = |bit: u8| flags & bit != 0;
+        self.ask(who, Method::Allocate, |w| {
+            let mut w = w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            if given(1) {
+                w = w.attribute(attr::LIFETIME, &lifetime);
+            }
+            if given(2) {
+                w = w.attribute(attr::EVEN_PORT, &[flags & 0x80]);
+            }
+            if given(4) {
+                w = w.attribute(attr::RESERVATION_TOKEN, &token);
+            }
+            if given(8) {
+                w = w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[1 + (flags >> 7), 0, 0, 0]);
+            }
+            if given(16) {
+                w = w.attribute(attr::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+            }
+            w
+        });
+    }
+
+    /// A valid user asks for something on the 5-tuple of another (AUT-09, AUT-10).
+    fn intrude(&mut self, who: usize, input: &mut Input<'_>) {
+        let other = input.below(self.clients.len());
+        if self.clients[other].user == self.clients[who].user {
+            return;
+        }
+        self.renew_nonce(who);
+        let method = input.pick(&[Method::Refresh, Method::CreatePermission, Method::ChannelBind]);
+        let bytes = self.signed(other, who, method, |w| {
+            w.attribute(attr::LIFETIME, &[0; 4])
+                .attribute(attr::CHANNEL_NUMBER, &[0x40, 0, 0, 0])
+                .xor_address(attr::XOR_PEER_ADDRESS, peer(1, 1))
+        });
+        self.world.relay.from_client(self.world.now, self.clients[who].client.addr, &bytes);
+        for reply in self.replies() {
+            assert!(matches!(reply.code(), 401 | 437 | 441), "{}", reply.code());
+        }
+    }
+
+    /// A signed request, once more as a retransmission, and what it gives the client.
+    fn ask(&mut self, who: usize, method: Method, fill: impl FnOnce(Writer<'_>) -> Writer<'_>) {
+        self.renew_nonce(who);
+        let member = &self.clients[who];
+        let client = member.client.clone();
+        let bytes = self.signed(who, who, method, fill);
+        // The client gives it back, or a silent one gives way to a new one of its user.
+        let is_full = [Ports::Fail(PortFailure::Quota), Ports::FailOnce(PortFailure::Quota)];
+        let asked = Message::parse(&bytes).expect("ours are whole");
+        let gives_back =
+            method == Method::Refresh && asked.attribute(attr::LIFETIME) == Some(&[0; 4]);
+        if gives_back || is_full.contains(&self.world.ports) {
+            self.may_close = &USERS[who..=who];
+        }
+        let verdict = self.world.relay.from_client(self.world.now, client.addr, &bytes);
+        // Binding is shed when the budget is spent.
+        let is_shed = verdict == Verdict::Drop(DropReason::RateLimited);
+        assert!(verdict == Verdict::Control || is_shed, "{verdict:?}");
+        let replies = self.replies();
+        self.may_close = &[];
+        assert!(replies.len() <= 1, "{replies:?}");
+        let Some(reply) = replies.first() else { return };
+        assert_eq!(reply.to, client.addr);
+        let is_success = self.judge(who, method, &bytes, reply);
+        // Binding has no key. Over a stream nothing comes twice, and what is gone is gone.
+        let is_stream = client.addr.transport != Transport::Udp;
+        if is_success && !(is_stream && method == Method::Refresh) {
+            self.world.relay.from_client(self.world.now, client.addr, &bytes);
+            assert_eq!(self.replies().as_slice(), replies, "I-12");
+        }
+    }
+
+    /// A request with the credentials of one and the nonce of another, or of the same.
+    fn signed(
+        &mut self,
+        user: usize,
+        at: usize,
+        method: Method,
+        fill: impl FnOnce(Writer<'_>) -> Writer<'_>,
+    ) -> Vec<u8> {
+        let nonce = &self.clients[at].client.nonce;
+        let Member { client, seal, .. } = &self.clients[user];
+        self.world.message(method, Class::Request, |w| {
+            let w = fill(w)
+                .attribute(attr::USERNAME, client.username.as_bytes())
+                .attribute(attr::REALM, REALM.as_bytes())
+                .attribute(attr::NONCE, nonce);
+            let w = match seal.by {
+                Integrity::Sha1 => w,
+                Integrity::Sha256 => w
+                    .attribute(attr::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
+                    .attribute(attr::PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+            };
+            w.seal(seal)
+        })
+    }
+
+    /// Whether it is success; the rights that it gives are written down.
+    fn judge(&mut self, who: usize, method: Method, asked: &[u8], reply: &Reply) -> bool {
+        let code = reply.code();
+        let now_ms = self.world.now.mono_ms;
+        let rules = self.rules;
+        let Member { seal, rights, .. } = &mut self.clients[who];
+        let message = reply.message();
+        let is_signed =
+            message.protection() == Some(seal.by) && message.verify(seal.key.as_bytes());
+        match (method, code) {
+            (Method::Binding, 0 | 420) => return false,
+            (_, 400 | 401 | 438) if !is_signed => return false,
+            _ => assert!(is_signed, "{method:?} {code} without integrity"),
+        }
+        if let Some(token) = reply.attribute(attr::RESERVATION_TOKEN) {
+            self.token = token;
+        }
+        if code != 0 {
+            return false;
+        }
+        let request = Message::parse(asked).expect("what was answered is whole");
+        if let (Method::Allocate | Method::Refresh, lifetime_s) = (method, reply.lifetime_s()) {
+            let lifetime_s = lifetime_s.expect("a success says how long");
+            // The end of a session may come sooner.
+            assert!(lifetime_s <= 3600, "I-5: {lifetime_s}");
+            if method == Method::Refresh {
+                let asked = Refresh::parse(&request).expect("granted");
+                rights.refresh(now_ms, lifetime_s, asked.family);
+            } else {
+                *rights = Rights::open(now_ms, lifetime_s, &relayed(reply));
+            }
+        }
+        rights.granted(now_ms, rules, method, &request);
+        true
+    }
+
+    fn renew_nonce(&mut self, who: usize) {
+        let now_ms = self.world.now.mono_ms;
+        if self.clients[who].nonce_ms + 500_000 > now_ms && self.clients[who].nonce_ms > 0 {
+            return;
+        }
+        let addr = self.clients[who].client.addr;
+        let ask = self.world.message(Method::Refresh, Class::Request, |w| {
+            w.attribute(attr::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+        });
+        self.world.relay.from_client(self.world.now, addr, &ask);
+        let replies = self.replies();
+        let [challenge] = &replies[..] else { panic!("a challenge, not {replies:?}") };
+        assert_eq!(challenge.code(), 401);
+        self.clients[who].client.nonce = challenge.attribute(attr::NONCE).expect("I-15");
+        self.clients[who].nonce_ms = now_ms;
+    }
+
+    /// Peers of both families, each other's relayed ports, and what nobody may reach.
+    fn any_peer(&self, input: &mut Input<'_>) -> SocketAddr {
+        let kind = input.byte();
+        let port = u16::from(kind >> 4 & 3);
+        let text = match kind % 16 {
+            0..=4 => return peer(1 + kind % 4, port),
+            5 | 6 => "2001:db8:9::1",
+            7..=10 => {
+                let ports: Vec<_> = self.world.opened.iter().filter_map(|it| it.relayed).collect();
+                let last = ports.len().saturating_sub(1 + usize::from(kind >> 4 & 3));
+                return ports.get(last).map_or(peer(1, 1), |relayed| relayed.0);
+            }
+            11 => "10.0.0.5",
+            12 => "127.0.0.1",
+            13 => "::ffff:198.51.100.1",
+            14 => return SocketAddr::new(ip("203.0.113.1"), input.word()),
+            _ => {
+                let bytes = input.bytes();
+                let mut address = [0; 16];
+                address.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                return SocketAddr::new(address.into(), port);
+            }
+        };
+        SocketAddr::new(ip(text), port)
+    }
+}
+
+/// An attribute's type; the integrity is made by whoever signs.
+fn any_kind(input: &mut Input<'_>) -> u16 {
+    let kind = if input.byte() < 250 { input.pick(&KINDS) } else { input.word() };
+    if kind == attr::MESSAGE_INTEGRITY { attr::DATA } else { kind }
+}
+
+/// The addresses that a success tells, one or two.
+fn relayed(reply: &Reply) -> Vec<SocketAddr> {
+    let message = reply.message();
+    let told = message.attributes().filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS);
+    told.map(|(_, value)| message.unxor(value).expect("an address")).collect()
+}
+
+fn number(input: &mut Input<'_>) -> u16 {
+    input.pick(&[0x4000, 0x4001, 0x4FFF, 0x4002, 0x5000, 0x3FFF, 0x7FFF])
+}
