@@ -2,6 +2,7 @@
 //! a virtual clock, judged by the invariants and by a naive model after every step.
 //!
 //! `docs/simulation.md` says what is simulated and how a failure is replayed.
+#![allow(clippy::wrong_self_convention)] // `from_client` and its kin are the contract's names
 
 #[allow(dead_code)] // the behaviour tests use the rest
 #[path = "relay/wire.rs"]

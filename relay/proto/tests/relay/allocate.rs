@@ -4,7 +4,7 @@ use relay_proto::attribute as attr;
 use relay_proto::relay::Closed;
 use relay_proto::request::PortWish;
 use relay_proto::stun::Method;
-use relay_proto::{Family, PortFailure, RelayAddr, Verdict};
+use relay_proto::{Family, PortFailure, Verdict};
 
 use super::world::{Ports, Reply, World, addr, channel_data, client_addr, peer};
 
@@ -183,7 +183,7 @@ fn reserved_port_is_of_the_family_of_its_pair() {
     });
     assert_eq!(world.replies(second.addr, &bytes), []);
     let id = world.opened.last().expect("a port was asked for").id;
-    world.relay.port_opened(id, RelayAddr(addr("[2001:db8:0:1::1]:50003")));
+    world.relay.port_opened(id, relay_proto::RelayAddr(addr("[2001:db8:0:1::1]:50003")));
     assert_eq!(world.drain().first().map(Reply::code), Some(0));
     assert_eq!(world.permit(&second, &[addr("[2001:db8:9::7]:1000")]), 0);
     assert_eq!(world.permit(&second, &[peer(1, 1)]), 443);

@@ -192,11 +192,8 @@ impl Client {
             }
         };
         let signs = !self.nonce.is_empty() && !matches!(wish, Wish::Binding { .. });
-        if signs {
-            self.sign(w, &self.nonce).finish()
-        } else {
-            w.finish()
-        }
+        let w = if signs { self.sign(w, &self.nonce) } else { w };
+        w.finish();
         out
     }
 

@@ -199,7 +199,7 @@ impl Plan {
         }
         let mut swarm = Swarm { weights, random };
         let mut operations: Vec<_> = (0..length).map(|_| swarm.draw()).collect();
-        if seed % 4 > 0 {
+        if !seed.is_multiple_of(4) {
             swarm.begin(&mut operations);
         }
         Self { rules, members, operations }
@@ -265,7 +265,7 @@ impl Swarm {
             16 => Act::Restart { client },
             17 => Act::Hangup { client },
             18 => Act::Garble { client },
-            19 | 20 | 21 => Act::Attack(any_attack(random)),
+            19..=21 => Act::Attack(any_attack(random)),
             22 => Act::Ask { client, wish: Wish::Refresh { lifetime_s: 600, family: 0 } },
             24 => Act::Configure { is_narrow: random.below(2) == 0 },
             25 => Act::Icmp { client, peer: any_peer(random) },

@@ -57,8 +57,8 @@ impl Bug {
         (Self::FailedBindForgotten, &["I-9", "I-20"]),
         (Self::CloseForgotten, &["I-9", "I-20"]),
         (Self::CounterForgotten, &["I-8"]),
-        (Self::StaleNonceAccepted, &["I-16"]),
-        (Self::OldKeyAtBoot, &["I-16"]),
+        (Self::StaleNonceAccepted, &["I-3", "I-16"]),
+        (Self::OldKeyAtBoot, &["I-3", "I-16"]),
         (Self::TimerForgotten, &["I-20"]),
         (Self::WallClockTrusted, &["I-11", "I-17", "I-20"]),
         (Self::WrongClient, &["I-2", "I-18"]),
@@ -184,8 +184,10 @@ impl Plant {
         let done = match done {
             Done::Reply { to, mut bytes } if self.bug == Bug::WordyChallenge => {
                 if Stun::read(&bytes).is_some_and(|it| it.code() == Some(401)) {
-                    bytes.extend(b"\x80\x22\x00\x04none");
-                    bytes[3] += 8;
+                    // SOFTWARE, which nobody asked for.
+                    bytes.extend(b"\x80\x22\x00\x38");
+                    bytes.extend([b'-'; 56]);
+                    bytes[3] += 60;
                 }
                 Done::Reply { to, bytes }
             }

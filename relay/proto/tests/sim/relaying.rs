@@ -289,6 +289,11 @@ impl World {
             return;
         };
         assert_eq!(reply.to, from, "I-18: another's answer");
+        if stun.class == SUCCESS && stun.method != 1 {
+            let nonce = Stun::read(request).and_then(|it| it.value(0x0015).map(<[u8]>::to_vec));
+            let is_known = nonce.is_some_and(|it| self.model.knows_nonce(now_ms, to, &it));
+            check::i16_nonce_is_the_clients_and_fresh(is_known);
+        }
         check::i15_challenges_and_successes_are_whole(&reply.bytes, is_proven);
         if !is_proven && from.transport == Transport::Udp {
             check::i14_answers_to_strangers_are_short(request, reply);
@@ -296,9 +301,6 @@ impl World {
         if stun.class == ERROR || stun.method == 1 {
             return;
         }
-        let nonce = Stun::read(request).and_then(|it| it.value(0x0015).map(<[u8]>::to_vec));
-        let is_known = nonce.is_some_and(|it| self.model.knows_nonce(now_ms, to, &it));
-        check::i16_nonce_is_the_clients_and_fresh(is_known, &reply.bytes);
         self.judge_repetition(to, request, &reply.bytes);
         self.seen.granted(now_ms, to, request, &stun);
         let grant = self.seen.grants.get(&to);

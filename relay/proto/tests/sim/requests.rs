@@ -242,11 +242,10 @@ impl Model {
             return Err(441);
         }
         let is_ready = allocation.as_ref().is_some_and(|it| it.relayed.is_some());
-        let allocation = allocation.filter(|_| is_ready || stun.method == ALLOCATE);
-        let allocation = allocation.map(|it| {
+        let mut allocation = allocation.filter(|_| is_ready || stun.method == ALLOCATE);
+        if let Some(it) = &mut allocation {
             it.heard_s = now.mono_ms / 1_000;
-            it
-        });
+        }
         match (stun.method, allocation) {
             (ALLOCATE, None) => self.allocate(now, from, stun, proven, out),
             (ALLOCATE, Some(it)) if it.id != stun.id => Err(437),
