@@ -194,7 +194,7 @@ impl Plan {
         for (always, more) in [(0, 10), (4, 20), (5, 20), (6, 40), (7, 60), (8, 50)] {
             weights[always] += more;
         }
-        for seldom in (10..=18).chain(24..=27) {
+        for seldom in (12..=18).chain(24..=27) {
             weights[seldom] = weights[seldom].div_ceil(3);
         }
         let mut swarm = Swarm { weights, random };

@@ -84,7 +84,7 @@ fn every_seed_keeps_every_invariant_and_agrees_with_the_model() {
     });
     println!("seeds {seeds:?}: {sum:?}");
     let has_all = [sum.opened, sum.to_peers, sum.to_clients, sum.hairpins];
-    let is_whole = seeds.end - seeds.start < 1_000 || has_all.iter().all(|count| *count > 1_000);
+    let is_whole = seeds.end - seeds.start < 1_000 || has_all.iter().all(|count| *count > 200);
     assert!(is_whole, "too little of something: {sum:?}");
 }
 
