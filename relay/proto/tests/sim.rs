@@ -20,6 +20,7 @@ mod sim {
     mod network;
     mod operation;
     mod opinion;
+    mod outside;
     mod plant;
     mod relaying;
     mod requests;
