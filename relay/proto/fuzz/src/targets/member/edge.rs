@@ -56,8 +56,8 @@ impl School {
             let member = member.expect("one of ours");
             if reply.code() == 0 {
                 let lifetime_s = reply.lifetime_s().expect("a success says how long");
-                let now_ms = self.world.now.mono_ms;
-                member.rights = Rights::open(now_ms, lifetime_s, &super::relayed(&reply));
+                let begun_ms = self.begun_ms[&id];
+                member.rights = Rights::open(begun_ms, lifetime_s, &super::relayed(&reply));
             }
         }
     }
@@ -67,8 +67,11 @@ impl School {
         for reply in &replies {
             self.sent_to_client(reply.to, reply.bytes.len());
         }
+        let asked = &self.world.opened[self.asked..];
+        for port in asked {
+            self.begun_ms.entry(port.id).or_insert(self.world.now.mono_ms);
+        }
         if self.world.ports == Ports::Wait {
-            let asked = &self.world.opened[self.asked..];
             self.waiting.extend(asked.iter().map(|port| (port.id, port.family)));
         }
         self.asked = self.world.opened.len();

@@ -1,6 +1,7 @@
 //! Users with valid credentials do what they like, wrongly too: nothing panics or leaks, every byte
 //! is accounted for, and nothing leaves without a permission (I-1, I-5 to I-9, I-11, I-13, I-17).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use relay_proto::algorithm::{Integrity, PASSWORD_ALGORITHMS, PasswordAlgorithm, Seal};
@@ -84,6 +85,8 @@ struct School {
     asked: usize,
     /// Those of the latter that the edge has yet to answer for.
     waiting: Vec<(AllocationId, Family)>,
+    /// When each allocation was asked for: its lifetime begins then, however late the answer.
+    begun_ms: BTreeMap<AllocationId, u64>,
     /// How many answers came late.
     late: u16,
 }
@@ -131,6 +134,7 @@ impl School {
             closed: 0,
             asked: 0,
             waiting: Vec::new(),
+            begun_ms: BTreeMap::new(),
             late: 0,
         };
         for leg in &school.world.relay.snapshot(school.world.now).traffic.client {
