@@ -47,6 +47,7 @@ unit: web
 # As root nothing is skipped: what cannot run fails.
 e2e: build packages tests/browser/node_modules/.package-lock.json
 	npm --prefix tests/browser run --silent check
+	tests/clients/install.sh
 	$(if $(filter 0,$(shell id -u)),CASTLING_E2E=require) cargo test --locked -p e2e -- --nocapture
 
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
@@ -66,7 +67,8 @@ conformance: build packages
 	cargo run --release --locked -p e2e --bin conformance -- $(if $(RELAY_SUBJECT),,--write) $(ARGS)
 
 # Debian packages that tests use; installs those that are missing.
-PACKAGES := chromium coturn ethtool iproute2 nftables openssl procps util-linux
+PACKAGES := chromium coturn ethtool firefox-esr iproute2 libvpx7 nftables openssl procps \
+  python3-venv util-linux
 packages:
 	@missing=$$(dpkg-query -W -f='$${db:Status-Abbrev} $${Package}\n' $(PACKAGES) 2>/dev/null \
 	  | awk '$$1 == "ii" { print $$2 }' | sort > /tmp/castling-have.$$$$; \
@@ -82,4 +84,4 @@ packages:
 	fi
 
 clean:
-	rm -rf target web/dist web/node_modules tests/browser/node_modules
+	rm -rf target web/dist web/node_modules tests/browser/node_modules tests/clients/node_modules

@@ -5,8 +5,9 @@
  * Argument: JSON with `room`, `video` and `people`.
  */
 
+import { FirefoxPerson } from "./firefox-person.ts";
 import { run, tell, until, untilToldToStop } from "./lines.ts";
-import { type LinkView, Person, type Setup } from "./person.ts";
+import { type Caller, type LinkView, Person, type Setup } from "./person.ts";
 
 interface Call {
   room: string;
@@ -22,7 +23,7 @@ const SAMPLE_MS = 250;
 
 await run(async () => {
   const call = JSON.parse(process.argv[2] ?? "") as Call;
-  const people = await Promise.all(call.people.map((setup) => Person.launch(setup)));
+  const people = await Promise.all(call.people.map(launch));
   try {
     // One after the other, so that it is known who is the later one of each pair.
     for (const person of people) await person.join(call.room);
@@ -32,7 +33,7 @@ await run(async () => {
     const stop = untilToldToStop().then(() => {
       stopped = true;
     });
-    const watch = async (person: Person, index: number) => {
+    const watch = async (person: Caller, index: number) => {
       while (!stopped) {
         tell({ event: "sample", person: index, ...(await person.sample()) });
         await Promise.race([stop, new Promise((resolve) => setTimeout(resolve, SAMPLE_MS))]);
@@ -49,8 +50,12 @@ await run(async () => {
   }
 });
 
+function launch(setup: Setup): Promise<Caller> {
+  return setup.browser === "firefox" ? FirefoxPerson.launch(setup) : Person.launch(setup);
+}
+
 /** Waits until each of the others is connected, and its pictures advance. */
-async function everythingMoves(person: Person, call: Call): Promise<void> {
+async function everythingMoves(person: Caller, call: Call): Promise<void> {
   const others = call.people.length - 1;
   let last: LinkView[] = [];
   try {

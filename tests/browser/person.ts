@@ -29,6 +29,8 @@ export interface Sample {
 /** What the browser of a person is like. */
 export interface Setup {
   name: string;
+  /** Chromium unless said otherwise. */
+  browser?: "chromium" | "firefox";
   /** Where the browser runs. */
   namespace: string;
   /** Base address of the page. */
@@ -39,10 +41,24 @@ export interface Setup {
   refuse?: boolean;
   /** Treat `origin` as if it had a certificate. */
   trusted?: boolean;
+  /** Believe in every certificate. */
+  gullible?: boolean;
+}
+
+/** A person in a class, whatever the browser. */
+export interface Caller {
+  readonly setup: Setup;
+  /** What the page complained about on its console. */
+  readonly complaints: readonly string[];
+  /** Opens the lobby and joins; resolves when the room is on the screen. */
+  join(room: string): Promise<void>;
+  /** All links at this moment. */
+  sample(): Promise<Sample>;
+  close(): Promise<void>;
 }
 
 /** The longest wait for anything that a person would see within a second or two. */
-const PATIENCE_MS = 30_000;
+export const PATIENCE_MS = 30_000;
 
 /** Frames a second of the fake camera: several browsers share few cores. */
 const FAKE_FPS = 5;
@@ -53,7 +69,8 @@ const FAKE_DEVICES = {
   none: [],
 };
 
-export class Person {
+/** A person whose browser is Chromium. */
+export class Person implements Caller {
   private constructor(
     readonly setup: Setup,
     private readonly browser: Browser,
@@ -77,6 +94,7 @@ export class Person {
         "--autoplay-policy=no-user-gesture-required",
         ...(setup.refuse ? ["--deny-permission-prompts"] : ["--use-fake-ui-for-media-stream"]),
         ...FAKE_DEVICES[setup.devices],
+        ...(setup.gullible ? ["--ignore-certificate-errors"] : []),
         ...(trusted ? [`--unsafely-treat-insecure-origin-as-secure=${setup.origin}`] : []),
       ],
     });

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod conformance;
 pub mod counters;
 pub mod flood;
+pub mod framings;
 pub mod lab;
 pub mod namespace;
 pub mod process;

@@ -91,6 +91,22 @@ impl Metrics {
         matching.map(|(_, value)| *value).reduce(|sum, value| sum + value)
     }
 
+    /// All samples of `name` that carry all of `labels` and are not 0, by their label `key`.
+    #[must_use]
+    pub fn values(&self, name: &str, key: &str, labels: &[(&str, &str)]) -> Vec<(String, f64)> {
+        let has = |given: &[(String, String)], key: &str, value: &str| {
+            given.iter().any(|(k, v)| k == key && v == value)
+        };
+        let matching = self.samples.iter().filter(|((n, given), value)| {
+            n == name && **value != 0.0 && labels.iter().all(|(k, v)| has(given, k, v))
+        });
+        let keyed = matching.filter_map(|((_, given), value)| {
+            let (_, label) = given.iter().find(|(k, _)| k == key)?;
+            Some((label.clone(), *value))
+        });
+        keyed.collect()
+    }
+
     /// As [`Metrics::sum`], for values that count things. Exact up to 2^53.
     ///
     /// # Errors
@@ -155,6 +171,9 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("leg", "client")]), Some(7.0));
         assert_eq!(metrics.sum("a_total", &[("direction", "rx")]), Some(12.0));
         assert_eq!(metrics.sum("a_total", &[("direction", "tx")]), None);
+        let legs = metrics.values("a_total", "leg", &[("direction", "rx")]);
+        assert_eq!(legs, [("client".to_owned(), 7.0), ("peer".to_owned(), 5.0)]);
+        assert_eq!(metrics.values("a_total", "leg", &[("leg", "peer")]).len(), 1);
         assert_eq!(metrics.count("b", &[]).expect("given"), 1000);
         assert_eq!(metrics.sum("c", &[("x", "a\"},b\\")]), Some(2.0));
     }

@@ -38,13 +38,19 @@ pub struct Spec {
 impl Spec {
     /// Starts `file` with `argument` as JSON.
     pub fn start(file: &str, argument: &Value) -> Outcome<Self> {
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "node", "--import", "tsx", file])
-            .arg(argument.to_string())
-            .current_dir(FOLDER)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new("node");
+        command.args(["--import", "tsx", file]).arg(argument.to_string()).current_dir(FOLDER);
+        Self::listen(&command)
+    }
+
+    /// Starts any program that speaks in lines of JSON and stops when its standard input ends.
+    pub fn listen(program: &Command) -> Outcome<Self> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program.get_program()).args(program.get_args());
+        if let Some(folder) = program.get_current_dir() {
+            command.current_dir(folder);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let (tell, events) = channel();

@@ -3,10 +3,13 @@
 //! Tests that need what this machine lacks print `skipped: …` and return; with
 //! `CASTLING_E2E=require` they fail instead. Tests that use a laboratory run one after the other.
 
+mod addresses;
 mod browser;
 mod call;
 mod calls;
+mod certificate;
 mod class;
+mod clients;
 mod conformance;
 mod family;
 mod flood;

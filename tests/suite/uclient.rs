@@ -7,6 +7,7 @@ use e2e::lab::{Lab, Network, SERVER};
 use e2e::process::installed;
 use e2e::report::{Table, say, skip};
 
+use crate::certificate::Certificate;
 use crate::laboratory_turn;
 use crate::relay::{Relay, SECRET, Subject};
 
@@ -19,17 +20,16 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 /// -y makes pairs of clients talk to each other through two allocations; without it the peer is an
 /// echo elsewhere. -s sends indications instead of ChannelData. Every second session is the RTCP of
 /// the one before, on the port that its EVEN-PORT reserved.
-/// -t is TCP between client and relay.
-const WAYS: [(&str, &[&str]); 8] = [
+const WAYS: [(&str, &[&str]); 4] = [
     ("channels, client to client", &["-y"]),
     ("channels, client to peer", &[]),
     ("indications, client to client", &["-y", "-s"]),
     ("indications, client to peer", &["-s"]),
-    ("channels over TCP, client to client", &["-t", "-y"]),
-    ("channels over TCP, client to peer", &["-t"]),
-    ("indications over TCP, client to client", &["-t", "-y", "-s"]),
-    ("indications over TCP, client to peer", &["-t", "-s"]),
 ];
+
+/// -t is TCP between client and relay, and with -S it is TLS. They run side by side, because each
+/// run spends most of its time waiting for stragglers.
+const TRANSPORTS: [(&str, &[&str]); 3] = [("UDP", &[]), ("TCP", &["-t"]), ("TLS", &["-t", "-S"])];
 
 /// coturn 4.6.1 draws channel numbers from 0x4000 to 0x7FFF, as RFC 5766 had it.
 const OLD_CHANNELS: &str = "--rfc5766-channels";
@@ -53,22 +53,37 @@ fn turnutils_uclient_loses_nothing_over_channels_and_indications() {
     if !installed("turnutils_uclient") {
         return skip("uclient", "needs turnutils_uclient (Debian package coturn)");
     }
-    let mut table = Table::new(&["", "sent", "received", "lost"]);
-    for (what, flags) in WAYS {
+    // coturn is started without TLS.
+    let transports = if subject == Subject::Coturn { &TRANSPORTS[..2] } else { &TRANSPORTS[..] };
+    let mut table = Table::new(&["", "", "sent", "received", "lost"]);
+    for (what, way) in WAYS {
         let lab = Lab::build(&[Network::Public; 2]).expect("laboratory");
-        let more = [OLD_CHANNELS];
+        let certificate = Certificate::make().expect("certificate");
+        let more = [OLD_CHANNELS, &certificate.flags()];
         let relay = Relay::start_with(&lab, subject, &program, &more).expect("relay");
         let peer = Lab::public_address(1).to_string();
-        let _echo = (!flags.contains(&"-y")).then(|| Echo::start(&lab, &peer));
-        let score = run(&lab, &peer, flags);
-        table.row(vec![
-            what.to_owned(),
-            score.sent.to_string(),
-            score.received.to_string(),
-            score.lost.to_string(),
-        ]);
-        let all = CLIENTS * MESSAGES;
-        assert_eq!(score, Score { sent: all, received: all, lost: 0 }, "{what}");
+        let _echo = (!way.contains(&"-y")).then(|| Echo::start(&lab, &peer));
+        let scores = std::thread::scope(|scope| {
+            let runs = transports.iter().map(|(name, transport)| {
+                let flags = [*transport, way].concat();
+                let (lab, peer) = (&lab, &peer);
+                (*name, scope.spawn(move || run(lab, peer, &flags)))
+            });
+            // All are started before the first is awaited.
+            let runs: Vec<_> = runs.collect();
+            runs.into_iter().map(|(name, run)| (name, run.join())).collect::<Vec<_>>()
+        });
+        for (transport, score) in scores {
+            let score = score.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let numbers = [score.sent, score.received, score.lost].map(|count| count.to_string());
+            table.row([vec![what.to_owned(), transport.to_owned()], numbers.to_vec()].concat());
+            let all = CLIENTS * MESSAGES;
+            assert_eq!(
+                score,
+                Score { sent: all, received: all, lost: 0 },
+                "{what} over {transport}"
+            );
+        }
         if let Some(metrics) = relay.metrics() {
             let refused = metrics.sum("relay_auth_failures_total", &[("reason", "bad_mac")]);
             assert_eq!(refused.unwrap_or_default(), 0.0, "{what}: integrity failures");

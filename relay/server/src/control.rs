@@ -167,16 +167,13 @@ impl Control {
     /// Lets nobody open a new allocation from now on; those that live go on.
     pub fn drain(&self) {
         let state = self.state();
-        let deadline = Instant::now() + state.config.drain_limit;
-        let is_first = self.draining.send_if_modified(|draining| {
-            let is_first = draining.is_none();
-            draining.get_or_insert(deadline);
-            is_first
-        });
-        if is_first {
-            self.shared.order(&Order::Drain(state.config.alternates));
-            tracing::info!(allocations = self.allocations(), "draining: no new allocations");
+        if self.is_draining() {
+            return;
         }
+        self.shared.order(&Order::Drain(state.config.alternates));
+        // Only now is an empty relay one that stays empty.
+        self.draining.send_replace(Some(Instant::now() + state.config.drain_limit));
+        tracing::info!(allocations = self.allocations(), "draining: no new allocations");
     }
 
     /// Whether [`Control::drain`] was called.
@@ -273,5 +270,18 @@ impl Config {
             ..self.clone()
         };
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FLAGS;
+
+    #[test]
+    fn what_a_reload_applies_are_settings() {
+        for key in RELOADED {
+            assert!(FLAGS.iter().any(|flag| flag.name == *key), "{key}");
+        }
     }
 }

@@ -73,8 +73,10 @@ struct Streams(HashMap<ClientAddr, Rc<Outbox>>);
 #[derive(Default)]
 struct Outbox {
     backlog: RefCell<Backlog>,
-    /// Something was added, or the stream is over.
+    /// Something was added.
     news: Notify,
+    /// The stream is over; its task hears of it even while the client takes nothing.
+    end: Notify,
     /// The client is forgotten already: another stream has taken this one's place, because the
     /// kernel knew of its end before its task did.
     is_over: Cell<bool>,
@@ -114,7 +116,7 @@ impl Streams {
     fn forget(&mut self, relay: &mut Relay, client: ClientAddr) -> bool {
         let Some(outbox) = self.0.remove(&client) else { return false };
         outbox.is_over.set(true);
-        outbox.news.notify_one();
+        outbox.end.notify_one();
         for media in outbox.backlog.take().into_unwritten() {
             media.take_back(relay, DropReason::SendError);
         }

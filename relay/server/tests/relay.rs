@@ -18,6 +18,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -32,7 +33,8 @@ struct Running {
     turn: SocketAddr,
     tls: Option<SocketAddr>,
     admin: SocketAddr,
-    log: BufReader<std::process::ChildStderr>,
+    /// What it logs after its addresses, line by line.
+    log: Receiver<String>,
 }
 
 impl Running {
@@ -54,7 +56,12 @@ impl Running {
             }
         }
         let (turn, admin) = (turn.expect("address"), admin.expect("address"));
-        Self { child, turn, tls, admin, log }
+        let (lines, rest) = channel();
+        std::thread::spawn(move || {
+            // Until the program ends, or nobody reads.
+            log.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
+        Self { child, turn, tls, admin, log: rest }
     }
 
     fn get(&self, path: &str, host: &str) -> String {

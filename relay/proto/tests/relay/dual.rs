@@ -282,6 +282,22 @@ fn two_families_of_two_allocations_meet_in_process() {
     assert!(matches!(verdict, Verdict::ToClient { .. }));
 }
 
+/// The next allocation in the same place answers to neither address of the one before.
+#[test]
+fn addresses_of_a_closed_allocation_mean_nobody() {
+    let mut world = World::new();
+    let client = world.client(1, "ana");
+    let old = allocate_both(&mut world, &client);
+    assert_eq!(world.refresh(&client, 0).code(), 0);
+    let new = world.allocate(&client);
+    assert_eq!(new.id.index(), old[0].id.index());
+    for at in old {
+        let from = RelayAddr(SocketAddr::new(at.addr.0.ip(), 60_000));
+        let verdict = world.relay.from_relay(world.now, from, at.addr, b"x");
+        assert_eq!(verdict, Verdict::Drop(DropReason::RelayPortClosed), "{at:?}");
+    }
+}
+
 /// K: a link is a peer, whichever family it has; one that is given back carries no more.
 #[test]
 fn links_of_both_families_are_counted() {

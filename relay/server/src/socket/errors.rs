@@ -105,16 +105,20 @@ mod tests {
         let socket = bind_relayed(([127, 0, 0, 1], 0).into()).expect("bound");
         let peer = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let (bad, good) = (nobody(), peer.local_addr().expect("address"));
-        let packets = [bad, good, bad, good, good].map(|to| Outgoing {
-            to,
-            from: None,
-            class: 0,
-            parts: [b"x", b"", b""],
-        });
-        Sender::new().send(socket.as_fd(), packets.into_iter(), |at, error| {
-            panic!("{at}: {error}");
-        });
-        for _ in 0..3 {
+        let mut sender = Sender::new();
+        // In one call, and each in a call of its own.
+        for count in [5, 1] {
+            for some in [bad, good, bad, good, good].chunks(count) {
+                let packets = some.iter().map(|to| Outgoing {
+                    to: *to,
+                    from: None,
+                    class: 0,
+                    parts: [b"x", b"", b""],
+                });
+                sender.send(socket.as_fd(), packets, |at, error| panic!("{at}: {error}"));
+            }
+        }
+        for _ in 0..6 {
             assert_eq!(peer.recv_from(&mut [0; 4]).expect("received").0, 1);
         }
     }

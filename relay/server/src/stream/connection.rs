@@ -44,11 +44,14 @@ pub async fn serve(hub: Rc<Hub>, stream: TcpStream, accepted: Accepted, ticket: 
         // Whether it is done by then or not, the stream is closed.
         let _ = timeout(LINGER_WAIT, connection.write_all()).await;
     }
+    if connection.outbox.is_over.get() {
+        // Its client was kicked, or has another stream by now.
+        connection.pipe.abort();
+        return connection.count_overhead();
+    }
     connection.pipe.close();
     connection.count_overhead();
-    if !connection.outbox.is_over.get() {
-        connection.hub.forget(client);
-    }
+    connection.hub.forget(client);
 }
 
 struct Connection {
@@ -116,6 +119,7 @@ impl Connection {
                     self.write()?;
                 }
                 () = self.outbox.news.notified(), if !waiting => {}
+                () = self.outbox.end.notified() => {}
                 () = &mut deadline => {
                     if !self.may_stay() {
                         return Ok(Ended::ByUs);

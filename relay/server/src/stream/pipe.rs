@@ -1,6 +1,7 @@
 //! A client's stream of bytes, in the clear or inside TLS, without ever waiting.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
+use std::time::Duration;
 
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
@@ -36,7 +37,7 @@ pub enum Next {
     More,
     /// Nothing: the client has ended its side.
     End,
-    /// Nothing that can be understood: TLS has failed, and the client was told why.
+    /// Nothing that can be understood: TLS has failed, and [`Pipe::close`] tells the client why.
     Broken,
 }
 
@@ -103,13 +104,19 @@ impl Pipe {
         }
     }
 
-    /// Says goodbye, if that can be said at once.
+    /// Says goodbye, or what was wrong, if that can be said at once.
     pub fn close(&mut self) {
         if let Self::Tls(tls) = self {
             tls.session.send_close_notify();
             // Whoever does not hear it sees the end of TCP.
             let _ = tls.flush();
         }
+    }
+
+    /// Ends the stream without another byte, those included that the kernel still holds.
+    pub fn abort(&self) {
+        // Where the kernel refuses, the stream ends in order, which is all that is left to do.
+        let _ = socket2::SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 
     fn socket(&self) -> &TcpStream {
@@ -144,10 +151,6 @@ impl Tls {
         };
         let arrived = self.open(&sealed[..count], bytes);
         self.overhead.opened(&sealed[..count], arrived.length);
-        if arrived.next == Next::Broken {
-            // The alert that says why. A client that does not read it is told nothing.
-            let _ = self.flush();
-        }
         Ok(arrived)
     }
 

@@ -1,8 +1,8 @@
 //! What the operator orders while calls go on: reload, kick, drain, signals.
 
 use std::fs;
-use std::io::{BufRead as _, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -80,10 +80,9 @@ impl School {
     }
 
     /// The next line of the log that has this text.
-    fn logged(&mut self, text: &str) -> String {
+    fn logged(&self, text: &str) -> String {
         loop {
-            let mut line = String::new();
-            assert_ne!(self.relay.log.read_line(&mut line).expect("log"), 0, "no {text:?}");
+            let line = self.relay.log.recv_timeout(PATIENCE).expect(text);
             if line.contains(text) {
                 return line;
             }
@@ -165,7 +164,7 @@ fn secret_is_rotated_without_a_restart_and_calls_go_on() {
 /// F18.
 #[test]
 fn secret_file_that_cannot_be_used_keeps_the_old_secrets_and_says_so_once() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     write(&school.file("secret"), "short\n");
     school.await_reloads("failure", 1);
     let line = school.logged("not reloaded");
@@ -183,7 +182,7 @@ fn secret_file_that_cannot_be_used_keeps_the_old_secrets_and_says_so_once() {
 /// F18.
 #[test]
 fn typo_in_the_file_rejects_the_whole_reload() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     let socket = peer();
     let mut client = school.client(OLD, "maths.ana");
     client.allocate();
@@ -206,7 +205,7 @@ fn typo_in_the_file_rejects_the_whole_reload() {
 /// PRM-10.
 #[test]
 fn reload_narrows_the_policy_of_a_running_call_and_names_what_needs_a_restart() {
-    let mut school = School::start(&[]);
+    let school = School::start(&[]);
     let socket = peer();
     let mut client = school.client(OLD, "maths.ana");
     let relayed = client.allocate();
@@ -284,6 +283,29 @@ fn kicked_user_is_cut_off_over_every_transport_and_its_credential_is_dead() {
     let name = "relay_allocations_closed_total{reason=\"kicked\"}";
     assert_eq!(school.metric(name), 2);
     assert_eq!(school.metric("relay_auth_failures_total{reason=\"revoked\"}"), 2);
+    assert_eq!(school.metric("relay_conservation_errors_total"), 0);
+}
+
+/// I-22: what waits for a client that takes nothing is never sent.
+#[test]
+fn kicked_client_that_reads_nothing_is_cut_off_too() {
+    let school = School::start(&["--workers", "1"]);
+    let stream = TcpStream::connect(school.relay.turn).expect("connected");
+    let made = credential::mint(OLD.as_bytes(), "maths.ana", EXPIRES);
+    let mut client = TurnClient::on(stream.try_clone().expect("descriptor"))
+        .with(&made.username, &made.password);
+    let relayed = client.allocate();
+    let socket = peer();
+    client.bind(CHANNEL, socket.local_addr().expect("address"));
+    await_that("a full backlog", || {
+        for _ in 0..256 {
+            socket.send_to(&[7; 1_200], relayed).expect("sent");
+        }
+        (school.dropped("tcp_backlog") > 0).then_some(())
+    });
+    assert_eq!(school.order("DELETE", "/api/v1/users/maths.ana").0, 200);
+    let end = await_that("an end", || stream.take_error().expect("a socket"));
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     assert_eq!(school.metric("relay_conservation_errors_total"), 0);
 }
 

@@ -143,14 +143,13 @@ fn header_of_anybody_else_is_no_header() {
 fn clients_of_one_proxy_have_places_of_their_own() {
     let state = state();
     let relay = relay(&state);
-    let from = |last: u8, port: u16| {
-        let client = SocketAddr::from(([203, 0, 113, last], port));
-        TurnClient::on(connect(relay.turn, &proxied(client, &[])))
-    };
+    let header = |last: u8, port: u16| proxied(([203, 0, 113, last], port).into(), &[]);
+    let from = |last, port| TurnClient::on(connect(relay.turn, &header(last, port)));
     let mut others: Vec<_> = (1..=40).map(|last| from(last, 1000)).collect();
     let answered = |client: &mut TurnClient| assert!(!mapped(client).ip().is_loopback());
     others.iter_mut().for_each(answered);
     let mut one: Vec<_> = (1..=32).map(|port| from(100, port)).collect();
     one.iter_mut().for_each(answered);
-    assert_eq!(from(100, 33).next(), None, "one too many");
+    let together = [header(100, 33), one[0].binding()].concat();
+    assert!(is_closed(&mut connect(relay.turn, &together)), "one too many");
 }

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, ProtocolVersion};
 use tempfile::TempDir;
 
 use super::stream::{is_closed, metric, peer, state};
-use super::tls_client::{Options, Pair, client_on, connect, handshake, over_tls};
+use super::tls_client::{Options, Pair, client_hello, client_on, connect, handshake, over_tls};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
 use crate::{PATIENCE, Running, assert_refused, run};
 
@@ -194,6 +194,46 @@ fn handshake_that_stalls_is_closed_and_counts_among_strangers() {
     client.allocate();
 }
 
+/// Whatever a handshake begins with, the relay ends its side and lives.
+#[test]
+fn mutated_handshakes_harm_nobody() {
+    let state = state();
+    let (relay, _) = relay(&state);
+    let (mut client, _) = over_tls(tls_at(&relay));
+    client.allocate();
+    let hello = client_hello();
+    let mut seed = 0x2545_F491_4F6C_DD1Du64;
+    let mut draw = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).expect("small")
+    };
+    for _ in 0..300 {
+        let mut bytes = hello.clone();
+        for _ in 0..=draw(6) {
+            // The first byte stays, or it would be no TLS.
+            let at = 1 + draw(bytes.len() - 1);
+            bytes[at] ^= 1 << draw(8);
+        }
+        if draw(3) == 0 {
+            bytes.truncate(1 + draw(bytes.len() - 1));
+        }
+        let mut stream = TcpStream::connect(tls_at(&relay)).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream.write_all(&bytes).expect("sent");
+        // It may be closed already.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let ended = stream.read_to_end(&mut Vec::new());
+        let reset = |error: std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+        assert!(ended.is_ok() || ended.is_err_and(reset));
+    }
+    let request = client.binding();
+    client.send(&request);
+    assert!(is_success(&client.next().expect("still there")));
+    assert_eq!(metric(&relay, "relay_allocations"), 1);
+}
+
 /// What the relay counts is what the socket carries, TLS's own bytes included.
 #[test]
 fn million_bytes_pass_both_ways_and_are_counted_to_the_byte() {
@@ -329,6 +369,26 @@ fn certificate_is_replaced_under_a_live_connection() {
     let request = client.binding();
     client.send(&request);
     assert!(is_success(&client.next().expect("still there")));
+}
+
+/// A reload takes everything or nothing, the certificate included.
+#[test]
+fn reload_reads_the_certificate_and_is_refused_with_a_broken_one() {
+    let state = state();
+    let (relay, pair) = relay(&state);
+    let served = || {
+        let chain = connect(tls_at(&relay)).conn.peer_certificates().expect("some").to_vec();
+        chain.first().expect("the server's").clone().into_owned()
+    };
+    let reload = || relay.request("POST", "/api/v1/reload", "localhost");
+    let new = pair.renew();
+    assert!(reload().starts_with("HTTP/1.1 200"));
+    assert_eq!(served(), new);
+    fs::write(&pair.certificate, "no certificate\n").expect("written");
+    let answer = reload();
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    assert!(answer.contains("it holds no PEM certificate"), "{answer}");
+    assert_eq!(served(), new);
 }
 
 #[test]

@@ -144,6 +144,18 @@ fn config(
     config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
 }
 
+/// What a client says first.
+pub fn client_hello() -> Vec<u8> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let any = Arc::new(AnyServer(provider.signature_verification_algorithms));
+    let config = config(provider, rustls::ALL_VERSIONS, any);
+    let name = ServerName::try_from("turn.example").expect("a name");
+    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).expect("written");
+    bytes
+}
+
 /// A new connection to the relay.
 pub fn connect(to: SocketAddr) -> TlsStream {
     let stream = TcpStream::connect(to).expect("connected");

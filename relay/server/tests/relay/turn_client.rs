@@ -2,11 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use relay_proto::attribute as attr;
 use relay_proto::credential::{LongTermKey, long_term_key};
 use relay_proto::framing::{Trust, split_first};
-use relay_proto::stun::{Class, Message, Method, Writer};
+use relay_proto::stun::{Class, Message, Method, TransactionId, Writer};
 
 use crate::PATIENCE;
 
@@ -36,7 +37,6 @@ pub struct TurnClient {
     username: String,
     key: LongTermKey,
     nonce: Vec<u8>,
-    sent: u8,
 }
 
 impl TurnClient {
@@ -65,7 +65,7 @@ impl TurnClient {
     fn new(socket: Socket) -> Self {
         let (name, password) = USER.split_once(':').expect("name and password");
         let key = long_term_key(name, "castling", password);
-        Self { socket, username: name.to_owned(), key, nonce: Vec::new(), sent: 0 }
+        Self { socket, username: name.to_owned(), key, nonce: Vec::new() }
     }
 
     /// The same socket with another credential.
@@ -159,9 +159,8 @@ impl TurnClient {
     }
 
     fn message(&mut self, method: Method, class: Class, fill: impl FnOnce(Writer<'_>)) -> Vec<u8> {
-        self.sent += 1;
         let mut bytes = Vec::new();
-        fill(Writer::new(&mut bytes, method, class, [self.sent; 12]));
+        fill(Writer::new(&mut bytes, method, class, transaction_id()));
         bytes
     }
 
@@ -213,6 +212,15 @@ impl TurnClient {
         };
         stream.end();
     }
+}
+
+/// Never the same twice: clients of a test may be given the same port one after the other, and
+/// a repeated id would pass for a retransmission.
+fn transaction_id() -> TransactionId {
+    static DRAWN: AtomicU64 = AtomicU64::new(0);
+    let mut id = *b"test        ";
+    id[4..].copy_from_slice(&DRAWN.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    id
 }
 
 const UDP: [u8; 4] = [attr::TRANSPORT_UDP, 0, 0, 0];
