@@ -8,6 +8,7 @@ use super::super::super::world::{Opened, Ports, Reply, ip};
 use super::super::input::Input;
 use super::super::rights::Rights;
 use super::School;
+use super::requests::relayed;
 
 /// Steps in time, most of them at an edge.
 const PAUSES_MS: [u64; 8] = [1, 999, 40_000, 299_999, 300_000, 300_001, 599_999, 600_000];
@@ -57,7 +58,7 @@ impl School {
             if reply.code() == 0 {
                 let lifetime_s = reply.lifetime_s().expect("a success says how long");
                 let begun_ms = self.begun_ms[&id];
-                member.rights = Rights::open(begun_ms, lifetime_s, &super::relayed(&reply));
+                member.rights = Rights::open(begun_ms, lifetime_s, &relayed(&reply));
             }
         }
     }
