@@ -4,12 +4,11 @@
 //! [`message`] makes messages byte by byte, [`reply`] reads answers strictly; neither shares code
 //! with a server. [`site`] is the place, [`server`] starts who is probed, [`trial`] gives a check
 //! its [`client`]s, [`stream`]s and peers, [`verdict`] is what it finds, [`record`] what the whole
-//! run saw. [`probe`] runs everything, [`oracle`] asks Wireshark for its opinion, [`document`] writes
+//! run saw. [`probe`] runs everything, [`oracle`] asks Wireshark for its opinion, [`tables`] writes
 //! the result down.
 
 pub mod attr;
 pub mod client;
-pub mod document;
 pub mod message;
 pub mod oracle;
 pub mod probe;
@@ -19,5 +18,6 @@ pub mod rows;
 pub mod server;
 pub mod site;
 pub mod stream;
+pub mod tables;
 pub mod trial;
 pub mod verdict;

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod conformance;
 pub mod counters;
+pub mod document;
 pub mod flood;
 pub mod framings;
 pub mod lab;

@@ -154,3 +154,14 @@ pub fn ours(name: &str) -> Option<PathBuf> {
     };
     folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
+
+/// What a program says about its version: the last line of it that says anything.
+///
+/// # Errors
+/// It cannot be run.
+pub fn version(program: &Path) -> Outcome<String> {
+    let output = Command::new(program).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    Ok(line.unwrap_or_default().to_owned())
+}

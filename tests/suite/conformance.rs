@@ -6,7 +6,7 @@ use std::path::Path;
 use e2e::conformance::probe::run;
 use e2e::conformance::server::{Subject, VARIABLE};
 use e2e::conformance::site::{Site, missing};
-use e2e::conformance::{document, oracle, rows};
+use e2e::conformance::{oracle, rows, tables};
 use e2e::report::{say, skip};
 
 use crate::laboratory_turn;
@@ -47,7 +47,7 @@ fn every_row_passes_on_the_wire() {
             ))
         })
         .collect();
-    say(&document::summary(&probes, &[(subject.to_string(), version, report)]));
+    say(&tables::summary(&probes, &[(subject.to_string(), version, report)]));
     if subject != Subject::Castling {
         // Others prove the checks, not themselves.
         return say(&failed.join("\n"));

@@ -25,7 +25,7 @@ const RING_POPS_MAX: usize = 128;
 /// The clients of a worker: where payloads and replies for them go.
 pub trait Clients {
     /// Sends payloads to clients of one listener, in order. What cannot be sent is taken back.
-    fn forward(&mut self, relay: &mut Relay, sender: &mut Sender, run: Run<'_>);
+    fn forward(&mut self, now: Now, relay: &mut Relay, sender: &mut Sender, run: Run<'_>);
 
     /// Sends a reply.
     ///
@@ -346,7 +346,7 @@ impl<C: Clients> Edge<C> {
             let run = Run { queue, order, arena: &self.arena };
             match order.first().map(|first| &queue[usize::from(*first)].way) {
                 Some(Way::ToClient { .. }) => {
-                    self.clients.forward(&mut self.relay, &mut self.sender, run);
+                    self.clients.forward(now, &mut self.relay, &mut self.sender, run);
                 }
                 Some(Way::ToPeer { .. }) => {
                     send_to_peers(now, &self.ports, &mut self.relay, &mut self.sender, run);

@@ -28,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
 use crate::AbortOnPanic;
 use crate::edge::{Clients, Edge, Run};
@@ -36,6 +37,7 @@ use crate::shared::Shared;
 use crate::socket::Sender;
 use crate::worker::{TICK_MS, WAKER_TOKEN};
 use backlog::Backlog;
+use connection::FIRST_MESSAGE_WAIT;
 use opening::Accepted;
 pub use opening::Doors;
 use pipe::SEALED_LEN;
@@ -83,14 +85,14 @@ struct Outbox {
 }
 
 impl Clients for Streams {
-    fn forward(&mut self, relay: &mut Relay, _: &mut Sender, run: Run<'_>) {
+    fn forward(&mut self, now: Now, relay: &mut Relay, _: &mut Sender, run: Run<'_>) {
         for forward in run.iter() {
             let Some(outbox) = self.0.get(&forward.to) else {
                 forward.take_back(relay, DropReason::SendError);
                 continue;
             };
             let dropped = |media: backlog::Media| media.take_back(relay, DropReason::TcpBacklog);
-            outbox.backlog.borrow_mut().push(&forward, dropped);
+            outbox.backlog.borrow_mut().push(now.mono_ms, &forward, dropped);
             outbox.news.notify_one();
         }
     }
@@ -232,23 +234,38 @@ async fn accept(hub: Rc<Hub>, listener: TcpListener, number: u16) {
 }
 
 impl Hub {
-    /// Gives a connection a task, or closes it if there are too many strangers.
+    /// Gives a connection a task, or closes it if too many strangers wait already.
     fn admit(
         self: Rc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
         listener: u16,
     ) -> io::Result<()> {
-        let ticket = if self.doors.trusts(remote.ip()) {
-            self.strangers.admit_proxied()
-        } else {
-            self.strangers.admit(remote.ip())
+        let is_proxied = self.doors.trusts(remote.ip());
+        let ticket = match is_proxied {
+            true => self.strangers.admit_proxied(),
+            false => self.strangers.admit(remote.ip()),
         };
-        let Some(ticket) = ticket else { return Ok(()) };
+        let later = match ticket {
+            None if !is_proxied => self.strangers.wait(remote.ip()),
+            _ => None,
+        };
         stream.set_nodelay(true)?;
         socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_LEN_MAX)?;
         let accepted = Accepted { remote, local: stream.local_addr()?.ip(), listener };
-        tokio::task::spawn_local(connection::serve(self, stream, accepted, ticket));
+        match (ticket, later) {
+            (Some(ticket), _) => {
+                tokio::task::spawn_local(connection::serve(self, stream, accepted, ticket));
+            }
+            (None, Some(place)) => {
+                tokio::task::spawn_local(async move {
+                    if let Ok(Ok(ticket)) = timeout(FIRST_MESSAGE_WAIT, place).await {
+                        connection::serve(self, stream, accepted, ticket).await;
+                    }
+                });
+            }
+            (None, None) => {}
+        }
         Ok(())
     }
 

@@ -45,7 +45,7 @@ struct Listeners {
 }
 
 impl Clients for Listeners {
-    fn forward(&mut self, relay: &mut Relay, sender: &mut Sender, run: Run<'_>) {
+    fn forward(&mut self, _: Now, relay: &mut Relay, sender: &mut Sender, run: Run<'_>) {
         let socket = self.sockets[usize::from(run.at(0).to.listener)].socket.as_fd();
         sender.send(socket, run.iter().map(outgoing), |at, error| {
             run.at(at).take_back(relay, drop_reason(error));

@@ -4,10 +4,6 @@ use super::footprint::Footprint;
 use super::subject::Subject;
 use super::throughput::{Case, FIXED_RATES, Throughput};
 
-/// Ends of the part of a document that is written by a run.
-const BEGIN: &str = "<!-- figures: begin -->";
-const END: &str = "<!-- figures: end -->";
-
 /// All that was measured, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -133,14 +129,6 @@ impl Figures {
     }
 }
 
-/// Puts `text` between the marks of a document. `None` if it has no such marks.
-#[must_use]
-pub fn replaced(document: &str, text: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", text.trim_end()))
-}
-
 /// The same figure from several rounds, sorted.
 struct Series(Vec<f64>);
 
@@ -238,14 +226,5 @@ mod tests {
         let tables = figures.tables(&[Subject::Castling, COTURN]);
         assert!(tables.contains("| 200 (100–300) |  | 2.00 (2.00–2.00) |"), "{tables}");
         assert!(tables.contains("| 100 (100–200) | 1.50 (1.00–2.00) × |"), "{tables}");
-    }
-
-    #[test]
-    fn only_the_marked_part_of_a_document_changes() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let written = replaced(&document, "new\n").unwrap();
-        assert_eq!(written, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert_eq!(replaced(&written, "new").unwrap(), written);
-        assert_eq!(replaced("no marks", "new"), None);
     }
 }

@@ -3,14 +3,13 @@
 use std::io::Write as _;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relay_proto::credential;
 
 use super::cpu::{self, RELAY_CORE};
 use super::field::{Field, NETWORK, RELAY};
-use crate::process::{Program, installed, ours};
+use crate::process::{Program, installed, ours, version};
 use crate::turn_client::Credential;
 use crate::{Failure, Outcome};
 
@@ -85,18 +84,16 @@ impl Subject {
     /// # Errors
     /// It cannot be run.
     pub fn version(self) -> Outcome<String> {
-        let output = Command::new(self.program()?).arg("--version").output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+        let line = version(&self.program()?)?;
         Ok(match self {
-            Self::Castling => line.to_owned(),
+            Self::Castling => line,
             Self::Coturn { .. } => format!("coturn {line}"),
         })
     }
 
     fn program(self) -> Outcome<PathBuf> {
         match self {
-            Self::Castling => built().ok_or_else(|| {
+            Self::Castling => ours("castling-relay").ok_or_else(|| {
                 Failure::new("no castling-relay: cargo build --release -p castling-relay makes it")
             }),
             Self::Coturn { .. } if installed("turnserver") => Ok("turnserver".into()),
@@ -129,16 +126,6 @@ impl Subject {
             args.push(format!("--static-auth-secret={SECRET}"));
         }
         args
-    }
-}
-
-/// Our relay: built beside this program, else wherever the tests look.
-fn built() -> Option<PathBuf> {
-    let name = "castling-relay";
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(name));
-    match std::env::var_os("CASTLING_BIN_DIR") {
-        None => beside.filter(|path| path.is_file()).or_else(|| ours(name)),
-        Some(_) => ours(name),
     }
 }
 

@@ -1,16 +1,16 @@
 //! `bench`: the relay beside coturn, in alternating runs. `make bench` runs it.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use e2e::Outcome;
 use e2e::bench::field::Field;
-use e2e::bench::figures::{Figures, replaced};
+use e2e::bench::figures::Figures;
 use e2e::bench::plan::{Plan, USAGE, catch_interrupts};
 use e2e::bench::subject::Subject;
 use e2e::bench::{footprint, machine, throughput};
+use e2e::document::Document;
 use e2e::report::say;
-use e2e::{Failure, Outcome};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn run(plan: &Plan) -> Outcome<()> {
     let subjects = Subject::chosen(plan.one_thread)?;
     let machine = machine::describe(&subjects)?;
-    let document = plan.write.then(read_document).transpose()?;
+    let document = plan.write.then(|| Document::open("performance.md")).transpose()?;
     catch_interrupts()?;
     footprint::raise_descriptor_limit()?;
     let field = Field::build(plan.realtime)?;
@@ -43,11 +43,8 @@ fn run(plan: &Plan) -> Outcome<()> {
         figures.tables(&subjects)
     );
     println!("{text}");
-    if let Some((path, old)) = document {
-        let lost =
-            || Failure::new(format!("{}: the marks of the figures are gone", path.display()));
-        std::fs::write(&path, replaced(&old, &text).ok_or_else(lost)?)?;
-        say(&format!("written: {}", path.display()));
+    if let Some(document) = document {
+        say(&format!("written: {}", document.write(&text)?.display()));
     }
     Ok(())
 }
@@ -90,11 +87,4 @@ fn measure(plan: &Plan, field: &Field, subjects: &[Subject]) -> Outcome<(Figures
         }
     }
     Ok((figures, plan.rounds))
-}
-
-fn read_document() -> Outcome<(PathBuf, String)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    Ok((path, text))
 }

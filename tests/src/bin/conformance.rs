@@ -1,13 +1,12 @@
 //! `conformance`: the same checks on the wire against several servers. `make conformance` runs it.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use e2e::bench::figures::replaced;
 use e2e::conformance::probe::{Probe, Report};
 use e2e::conformance::server::{Subject, VARIABLE};
 use e2e::conformance::site::{Site, missing};
-use e2e::conformance::{document, probe, rows};
+use e2e::conformance::{probe, rows, tables};
+use e2e::document::Document;
 use e2e::report::say;
 use e2e::{Failure, Outcome};
 
@@ -64,7 +63,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     let names = std::env::var(VARIABLE).unwrap_or_else(|_| "castling coturn".to_owned());
     let subjects: Outcome<Vec<_>> = names.split_whitespace().map(Subject::parse).collect();
     let subjects = subjects?;
-    let document = plan.write.then(read_document).transpose()?;
+    let document = plan.write.then(|| Document::open("conformance.md")).transpose()?;
     let mut probes = rows::all();
     probes.retain(|probe| probe.id.starts_with(&plan.only));
     // Each in namespaces of its own, side by side: most of a run is waiting.
@@ -79,13 +78,10 @@ fn run(plan: &Plan) -> Outcome<()> {
         ended.collect()
     });
     let reports = reports?;
-    let text = document::tables(&probes, &reports);
+    let text = tables::tables(&probes, &reports);
     println!("{text}");
-    if let Some((path, old)) = document {
-        let lost =
-            || Failure::new(format!("{}: the marks of the figures are gone", path.display()));
-        std::fs::write(&path, replaced(&old, &text).ok_or_else(lost)?)?;
-        say(&format!("written: {}", path.display()));
+    if let Some(document) = document {
+        say(&format!("written: {}", document.write(&text)?.display()));
     }
     Ok(())
 }
@@ -102,11 +98,4 @@ fn probe_one(
     let (passed, made) = report.count(probes, |_| true);
     say(&format!("{version}: {passed} of {made}"));
     Ok((subject.to_string(), version, report))
-}
-
-fn read_document() -> Outcome<(PathBuf, String)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    Ok((path, text))
 }

@@ -19,7 +19,7 @@ pub struct Record {
 pub struct Seen {
     /// Error codes, and how often.
     pub codes: BTreeMap<u16, usize>,
-    /// Broken rules of replies, and the code or class of one reply that broke them.
+    /// Rules that some reply broke.
     pub faults: BTreeSet<String>,
     /// Attributes of Binding replies.
     pub binding_attributes: BTreeSet<u16>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::message::{BINDING, Draft};
 use super::site::{Family, PEER_NETWORKS, RELAY, RELAY_V6, STUN_PORT, Site, TLS_PORT, TURN_PORT};
-use crate::process::{Program, installed, ours};
+use crate::process::{Program, installed, ours, version};
 use crate::scrape::{self, Metrics};
 use crate::{Failure, Outcome};
 
@@ -77,11 +77,9 @@ impl Subject {
     /// # Errors
     /// It cannot be run.
     pub fn version(&self) -> Outcome<String> {
-        let output = Command::new(self.program()?).arg("--version").output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+        let line = version(&self.program()?)?;
         Ok(match self {
-            Self::Castling => line.to_owned(),
+            Self::Castling => line,
             Self::Coturn(_) => format!("coturn {line}"),
         })
     }

@@ -114,7 +114,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The credential of a user (`interfaces`: expiry, colon, name; HMAC-SHA1 in Base64).
+/// The credential of a user whom nobody else is.
 fn user(nth: u16) -> Session {
     credential(&format!("room{nth}.peer"))
 }

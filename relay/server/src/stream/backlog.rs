@@ -10,6 +10,9 @@ use crate::edge::Forward;
 
 /// Most bytes of media that wait for one client: half a second of 4 Mbit/s.
 pub const BACKLOG_LEN_MAX: usize = 256 << 10;
+/// How long media waits at most, in milliseconds: what is later is of no use to a call, and what
+/// comes after it would be late too.
+pub const BACKLOG_AGE_MAX_MS: u64 = 200;
 /// Room for replies beside it, so that media never pushes one out, in bytes.
 const REPLIES_LEN_MAX: usize = 16 << 10;
 /// Most messages of one write.
@@ -38,6 +41,8 @@ pub struct Media {
     to: ClientAddr,
     framing: usize,
     payload: usize,
+    /// When it came, in milliseconds of the clock.
+    at_ms: u64,
 }
 
 impl Media {
@@ -53,20 +58,31 @@ impl Backlog {
         self.messages.is_empty()
     }
 
-    /// Adds a payload. Older ones make room for it, and `dropped` hears of each.
-    pub fn push(&mut self, forward: &Forward<'_>, mut dropped: impl FnMut(Media)) {
+    /// Adds a payload that came at `now_ms`. Older ones make room for it, and `dropped` hears of
+    /// each.
+    pub fn push(&mut self, now_ms: u64, forward: &Forward<'_>, mut dropped: impl FnMut(Media)) {
+        self.drop_stale(now_ms, &mut dropped);
         let Forward { via, to, parts, .. } = *forward;
         let [head, payload, pad] = parts;
         let bytes = parts.concat().into_boxed_slice();
         while self.length + bytes.len() > BACKLOG_LEN_MAX {
-            match self.drop_oldest() {
-                Some(media) => dropped(media),
-                None => break,
-            }
+            let Some(at) = self.oldest() else { break };
+            self.drop_at(at).into_iter().for_each(&mut dropped);
         }
         let framing = head.len() + pad.len();
-        let media = Some(Media { via, to, framing, payload: payload.len() });
+        let media = Some(Media { via, to, framing, payload: payload.len(), at_ms: now_ms });
         self.add(Message { bytes, media });
+    }
+
+    /// Drops what has waited for longer than [`BACKLOG_AGE_MAX_MS`].
+    pub fn drop_stale(&mut self, now_ms: u64, mut dropped: impl FnMut(Media)) {
+        while let Some(at) = self.oldest() {
+            let media = self.messages[at].media.filter(|it| now_ms > it.at_ms + BACKLOG_AGE_MAX_MS);
+            if media.is_none() {
+                return;
+            }
+            self.drop_at(at).into_iter().for_each(&mut dropped);
+        }
     }
 
     /// Adds a reply; `false` if the client has left too many unread.
@@ -109,11 +125,14 @@ impl Backlog {
         self.messages.push_back(message);
     }
 
-    /// Removes the oldest payload of which nothing was written: a message that was begun must be
-    /// ended, or the client loses the framing.
-    fn drop_oldest(&mut self) -> Option<Media> {
+    /// The oldest payload of which nothing was written: a message that was begun must be ended, or
+    /// the client loses the framing.
+    fn oldest(&self) -> Option<usize> {
         let begun = usize::from(self.written > 0);
-        let at = (begun..self.messages.len()).find(|at| self.messages[*at].media.is_some())?;
+        (begun..self.messages.len()).find(|at| self.messages[*at].media.is_some())
+    }
+
+    fn drop_at(&mut self, at: usize) -> Option<Media> {
         let message = self.messages.remove(at)?;
         self.length -= message.bytes.len();
         message.media
@@ -127,6 +146,10 @@ mod tests {
     use super::*;
 
     fn push(backlog: &mut Backlog, payload: &[u8]) -> Vec<usize> {
+        push_at(backlog, 0, payload)
+    }
+
+    fn push_at(backlog: &mut Backlog, now_ms: u64, payload: &[u8]) -> Vec<usize> {
         let to = ClientAddr {
             remote: ([192, 0, 2, 1], 1).into(),
             local: None,
@@ -136,7 +159,7 @@ mod tests {
         let via = AllocationId::from_token(1);
         let mut dropped = Vec::new();
         let forward = Forward { via, to, class: 0, parts: [b"head", payload, b"\0"] };
-        backlog.push(&forward, |media| dropped.push(media.payload));
+        backlog.push(now_ms, &forward, |media| dropped.push(media.payload));
         dropped
     }
 
@@ -175,6 +198,25 @@ mod tests {
         assert_eq!(push(&mut backlog, &quarter), [quarter.len()]);
         assert_eq!(backlog.messages[0].bytes.len(), quarter.len() + 5);
         assert!(bytes(&backlog).starts_with(b"ead"));
+    }
+
+    #[test]
+    fn media_that_is_late_is_dropped_unless_it_was_begun() {
+        let mut backlog = Backlog::default();
+        assert!(backlog.push_reply(b"reply"));
+        for (at_ms, payload) in [(0, &b"old"[..]), (0, b"older"), (100, b"young")] {
+            assert!(push_at(&mut backlog, at_ms, payload).is_empty());
+        }
+        // The reply is out, and the first payload is begun.
+        backlog.wrote(6);
+        assert!(push_at(&mut backlog, BACKLOG_AGE_MAX_MS, b"new").is_empty());
+        assert_eq!(push_at(&mut backlog, BACKLOG_AGE_MAX_MS + 1, b"newer"), [5]);
+        assert_eq!(bytes(&backlog), b"eadold\0headyoung\0headnew\0headnewer\0");
+        backlog.wrote(7);
+        let mut dropped = 0;
+        backlog.drop_stale(BACKLOG_AGE_MAX_MS + 101, |_| dropped += 1);
+        assert_eq!((dropped, bytes(&backlog)), (1, b"headnew\0headnewer\0".to_vec()));
+        assert_eq!(backlog.length, bytes(&backlog).len());
     }
 
     #[test]

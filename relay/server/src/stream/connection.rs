@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use relay_proto::framing::{self, Trust};
-use relay_proto::{ClientAddr, Now, Transport, Verdict};
+use relay_proto::{ClientAddr, DropReason, Now, Transport, Verdict};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -19,7 +19,7 @@ use crate::edge::{Edge, act};
 
 /// How long a connection may take for its first valid message, with a proxy's header and TLS's
 /// handshake before it.
-const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(5);
+pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(5);
 /// How long it may stay without an allocation after its last one.
 const IDLE_WAIT: Duration = Duration::from_secs(30);
 /// How long what waits for a client is still written after it has ended its side.
@@ -184,7 +184,14 @@ impl Connection {
 
     /// Writes once, as many messages as go into one call.
     fn write(&mut self) -> io::Result<()> {
-        self.pipe.write(&mut self.outbox.backlog.borrow_mut())?;
+        {
+            let Edge { relay, shared, .. } = &mut *self.hub.edge.borrow_mut();
+            let mut backlog = self.outbox.backlog.borrow_mut();
+            backlog.drop_stale(shared.clock.now().mono_ms, |media| {
+                media.take_back(relay, DropReason::TcpBacklog);
+            });
+            self.pipe.write(&mut backlog)?;
+        }
         self.count_overhead();
         Ok(())
     }

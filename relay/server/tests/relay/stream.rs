@@ -160,20 +160,33 @@ fn who_says_nothing_that_is_whole_is_closed_and_who_allocates_is_not() {
     assert!(is_success(&client.next().expect("still there")));
 }
 
+/// A school is one address: whoever is one too many waits for its turn.
 #[test]
-fn one_address_has_32_places_without_an_allocation() {
+fn one_address_has_32_places_without_an_allocation_and_others_wait_for_them() {
     let state = state();
     let relay = relay(&state);
-    let mut waiting: Vec<_> = (0..32).map(|_| TurnClient::over_tcp(relay.turn)).collect();
+    let mut here: Vec<_> = (0..32).map(|_| TurnClient::over_tcp(relay.turn)).collect();
+    // Each has its place once it is answered.
+    for client in &mut here {
+        let request = client.binding();
+        client.send(&request);
+        assert!(is_success(&client.next().expect("answered")));
+    }
+    let mut late = TurnClient::over_tcp(relay.turn);
+    let request = late.binding();
+    late.send(&request);
+    let mut waiting: Vec<_> =
+        (1..128).map(|_| TcpStream::connect(relay.turn).expect("accepted")).collect();
     let mut many = TcpStream::connect(relay.turn).expect("the kernel accepts");
-    assert!(is_closed(&mut many));
-    // Whoever allocates leaves its place to the next.
-    waiting[31].allocate();
-    let mut next = TurnClient::over_tcp(relay.turn);
-    next.allocate();
-    let request = waiting[0].binding();
-    waiting[0].send(&request);
-    assert!(is_success(&waiting[0].next().expect("answered")));
+    assert!(is_closed(&mut many), "more than may wait");
+    for stream in &mut waiting {
+        stream.set_nonblocking(true).expect("a setting");
+        let kind = stream.read(&mut [0; 16]).expect_err("it waits").kind();
+        assert_eq!(kind, ErrorKind::WouldBlock);
+    }
+    // Whoever allocates leaves its place to the first that waits.
+    here[31].allocate();
+    assert!(is_success(&late.next().expect("answered")));
 }
 
 #[test]

@@ -379,6 +379,7 @@ fn same_user(trial: &Trial<'_>, other: &Client) -> Outcome<Client> {
     Ok(client)
 }
 
+/// A success whose lifetime is one of those that RFC 8656 §7.2 recommends.
 pub fn at_most_an_hour(answer: &Answer) -> Verdict {
     let lifetime = answer.reply().and_then(|reply| reply.lifetime());
     let verdict = answer.success_if(|_| lifetime.is_some_and(|it| [600, 1800, 3600].contains(&it)));

@@ -1,4 +1,4 @@
-//! AUT: who may ask.
+//! AUT-01 to AUT-13: who may ask.
 
 use crate::Outcome;
 use crate::conformance::attr;
@@ -181,6 +181,7 @@ pub fn challenged(answer: &Answer, codes: &[u16]) -> Verdict {
     Verdict { passed: verdict.passed && complete, ..verdict }
 }
 
+/// A success that grants exactly this lifetime.
 pub fn granted(answer: &Answer, lifetime_s: u32) -> Verdict {
     let found = answer.reply().and_then(Reply::lifetime);
     let verdict = answer.success_if(|_| found == Some(lifetime_s));

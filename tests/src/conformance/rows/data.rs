@@ -1,4 +1,4 @@
-//! DAT: payload in both directions.
+//! DAT-01 to DAT-13: payload in both directions.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

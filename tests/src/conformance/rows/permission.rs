@@ -1,4 +1,4 @@
-//! PRM: permissions, and which peers a server may be used to reach.
+//! PRM-01 to PRM-05: permissions.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -67,10 +67,12 @@ pub const PROBES: &[Probe] = &[
     ),
 ];
 
+/// Asks for a permission, whatever comes of it.
 pub fn permit(client: &Client, peer: SocketAddr) -> Outcome<Answer> {
     client.request(Draft::request(CREATE_PERMISSION).peer(peer))
 }
 
+/// A peer at an address of its own.
 pub fn other_peer() -> Outcome<Peer> {
     Peer::at((Ipv4Addr::new(198, 51, 100, 2), 0).into())
 }
