@@ -8,7 +8,7 @@ use nix::sys::socket::sockopt::{Ipv4Tos, Ipv6TClass, UdpGroSegment, UdpGsoSegmen
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
 use tempfile::TempDir;
 
-use super::stream::{metric, peer, state};
+use super::equipment::{metric, peer, state};
 use super::turn_client::{TurnClient, USER, channel_data};
 use crate::Running;
 
