@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 
 use crate::Now;
+use crate::address::ChannelNumber;
 use crate::address::{AllocationId, ClientAddr, Family, PeerAddr, RelayAddr, Transport};
 use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
 use crate::channel_data;
 use crate::relay::{Head, Relay, Verdict};
 use crate::request::check_understood;
+use crate::shape::Rate;
 use crate::standing::{Reach, Rules};
 use crate::stun::{self, Message};
-use crate::traffic::DropReason;
+use crate::traffic::{DropReason, Traffic};
 
 /// Longest payload of an IPv4 UDP datagram in bytes (RFC 768, RFC 791).
 const UDP_PAYLOAD_LEN_MAX: usize = 65_507;
@@ -38,7 +40,9 @@ impl Relay {
                     channel.flow.saw(now, Direction::ToPeer);
                 }
                 let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                self.forward_to_peer(now, via, peer, relay, payload, false)
+                let upward = Upward { via, peer, relay, payload, dont_fragment: false };
+                let rate = self.settings.rate_max;
+                upward.forward(now, rate, allocation, &mut self.counters.traffic)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -72,7 +76,9 @@ impl Relay {
                 if !stun::looks_like_stun(payload) {
                     allocation.saw(now, peer, relay, Direction::ToPeer);
                 }
-                self.forward_to_peer(now, via, peer, relay, payload, dont_fragment)
+                let upward = Upward { via, peer, relay, payload, dont_fragment };
+                let rate = self.settings.rate_max;
+                upward.forward(now, rate, allocation, &mut self.counters.traffic)
             }
             Err(reason) => {
                 allocation.carried.from_client.add(payload.len());
@@ -80,34 +86,6 @@ impl Relay {
                 self.refuse(reason)
             }
         }
-    }
-
-    /// Counts a payload that may go to its peer.
-    fn forward_to_peer<'b>(
-        &mut self,
-        now: Now,
-        via: AllocationId,
-        peer: SocketAddr,
-        relay: Option<RelayAddr>,
-        payload: &'b [u8],
-        dont_fragment: bool,
-    ) -> Verdict<'b> {
-        let Some(allocation) = self.table.by_id(via) else {
-            return self.refuse(DropReason::NoAllocation);
-        };
-        allocation.carried.from_client.add(payload.len());
-        if !allocation.may_pass(now, Direction::ToPeer, self.settings.rate_max, payload.len()) {
-            allocation.carried.to_peers_dropped.add(payload.len());
-            return self.refuse(DropReason::Shaped);
-        }
-        let family = Family::of(&peer.ip());
-        if let Some((to, from)) = relay.zip(allocation.relayed_of(family)) {
-            allocation.carried.to_relay.add(payload.len());
-            return Verdict::Hairpin { via, from, to, payload };
-        }
-        allocation.carried.to_peers.add(payload.len());
-        self.counters.traffic.peer.tx[family.index()].add(payload.len());
-        Verdict::ToPeer { via, to: PeerAddr(peer), payload, dont_fragment }
     }
 
     /// Decides a payload from a peer, which is another allocation of ours if `relay` is given.
@@ -119,21 +97,24 @@ impl Relay {
         relay: Option<RelayAddr>,
         payload: &'b [u8],
     ) -> Verdict<'b> {
-        let id = self.indication_id();
         let rules = Rules::of(&self.settings, self.generation);
         let Some(allocation) = self.table.by_id(at) else {
             return self.refuse(DropReason::NoAllocation);
         };
         allocation.carried.from_peers.add(payload.len());
         let rate = self.settings.rate_max;
-        let framed = framing(allocation, now, rules, peer, relay, payload, id).and_then(|framed| {
+        let framed = framing(allocation, now, rules, peer, relay, payload).and_then(|framed| {
             let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
             passes.then_some(framed).ok_or(DropReason::Shaped)
         });
         match framed {
-            Ok((head, pad)) => {
+            Ok(Framing { number, length, pad }) => {
                 allocation.carried.to_client.add(payload.len());
                 let to = allocation.client;
+                let head = match number {
+                    Some(number) => Head::channel(number, length),
+                    None => Head::data_indication(self.indication_id(), peer, length, pad),
+                };
                 let total = head.as_bytes().len() + payload.len() + usize::from(pad);
                 self.client_tx(to).add(total);
                 Verdict::ToClient { via: at, to, head, payload, pad }
@@ -149,9 +130,49 @@ impl Relay {
     pub(crate) fn indication_id(&mut self) -> stun::TransactionId {
         self.drawn = self.drawn.wrapping_add(1);
         let mut id = [0; 12];
-        let bytes = self.seed.iter().skip(8).take(4).copied().chain(self.drawn.to_be_bytes());
-        id.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        id[..4].copy_from_slice(&self.seed[8..12]);
+        id[4..].copy_from_slice(&self.drawn.to_be_bytes());
         id
+    }
+}
+
+/// A payload that a client may send to a peer.
+struct Upward<'b> {
+    via: AllocationId,
+    peer: SocketAddr,
+    /// The allocation of this server that the peer is, if it is one.
+    relay: Option<RelayAddr>,
+    payload: &'b [u8],
+    dont_fragment: bool,
+}
+
+impl<'b> Upward<'b> {
+    /// Counts it and sends it on, if it is within the rate.
+    #[inline]
+    fn forward(
+        self,
+        now: Now,
+        rate: Option<Rate>,
+        allocation: &mut Allocation,
+        traffic: &mut Traffic,
+    ) -> Verdict<'b> {
+        let Self { via, peer, relay, payload, dont_fragment } = self;
+        allocation.carried.from_client.add(payload.len());
+        if !allocation.may_pass(now, Direction::ToPeer, rate, payload.len()) {
+            allocation.carried.to_peers_dropped.add(payload.len());
+            traffic.dropped[DropReason::Shaped.index()] += 1;
+            return Verdict::Drop(DropReason::Shaped);
+        }
+        let family = Family::of(&peer.ip());
+        if let Some(to) = relay
+            && let Some(from) = allocation.relayed_of(family)
+        {
+            allocation.carried.to_relay.add(payload.len());
+            return Verdict::Hairpin { via, from, to, payload };
+        }
+        allocation.carried.to_peers.add(payload.len());
+        traffic.peer.tx[family.index()].add(payload.len());
+        Verdict::ToPeer { via, to: PeerAddr(peer), payload, dont_fragment }
     }
 }
 
@@ -192,6 +213,16 @@ fn may_send(
     rules.way(peer, allocation.relayed_of(family))
 }
 
+/// What goes around a payload on its way to the client.
+struct Framing {
+    /// The peer's channel; without one it is a Data indication.
+    number: Option<ChannelNumber>,
+    /// Of the payload.
+    length: u16,
+    /// Zero bytes behind it.
+    pad: u8,
+}
+
 /// How a payload from `peer` reaches the client: its channel, or a Data indication.
 fn framing(
     allocation: &mut Allocation,
@@ -200,8 +231,7 @@ fn framing(
     peer: SocketAddr,
     relay: Option<RelayAddr>,
     payload: &[u8],
-    id: stun::TransactionId,
-) -> Result<(Head, u8), DropReason> {
+) -> Result<Framing, DropReason> {
     if !allocation.is_live(now) || !allocation.serves(now, Family::of(&peer.ip())) {
         return Err(DropReason::Expired);
     }
@@ -223,7 +253,7 @@ fn framing(
             Transport::Udp => 0,
             Transport::Tcp | Transport::Tls => padding(payload),
         };
-        return Ok((Head::channel(number, length), pad));
+        return Ok(Framing { number: Some(number), length, pad });
     }
     allocation.permission(now, peer.ip(), rules)?;
     if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
@@ -232,8 +262,7 @@ fn framing(
     if is_media {
         allocation.flow(peer, relay).saw(now, Direction::FromPeer);
     }
-    let pad = padding(payload);
-    Ok((Head::data_indication(id, peer, length, pad), pad))
+    Ok(Framing { number: None, length, pad: padding(payload) })
 }
 
 /// 0 to 3 bytes fill a DATA attribute up (RFC 8489 §14), and ChannelData on streams

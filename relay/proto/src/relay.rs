@@ -145,20 +145,18 @@ impl Head {
         let total = head_len - stun::HEADER_LEN + usize::from(length) + usize::from(pad);
         let total = u16::try_from(total).expect("checked against the longest datagram");
         let address_len_field = if address_len == 8 { 8u16 } else { 20 };
-        let fields: [&[u8]; 9] = [
-            &KIND.to_be_bytes(),
-            &total.to_be_bytes(),
-            &stun::MAGIC_COOKIE.to_be_bytes(),
-            &id,
-            &attr::XOR_PEER_ADDRESS.to_be_bytes(),
-            &address_len_field.to_be_bytes(),
-            &address[..address_len],
-            &attr::DATA.to_be_bytes(),
-            &length.to_be_bytes(),
-        ];
         let mut bytes = [0; Self::LEN_MAX];
-        let values = fields.into_iter().flatten();
-        bytes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        bytes[..2].copy_from_slice(&KIND.to_be_bytes());
+        bytes[2..4].copy_from_slice(&total.to_be_bytes());
+        bytes[4..8].copy_from_slice(&stun::MAGIC_COOKIE.to_be_bytes());
+        bytes[8..20].copy_from_slice(&id);
+        bytes[20..22].copy_from_slice(&attr::XOR_PEER_ADDRESS.to_be_bytes());
+        bytes[22..24].copy_from_slice(&address_len_field.to_be_bytes());
+        // Always as long as an IPv6 address: of an IPv4 one the rest is zero or written over.
+        bytes[24..44].copy_from_slice(&address);
+        let data = &mut bytes[head_len - 4..head_len];
+        data[..2].copy_from_slice(&attr::DATA.to_be_bytes());
+        data[2..].copy_from_slice(&length.to_be_bytes());
         Self { bytes, length: if address_len == 8 { 36 } else { 48 } }
     }
 }
