@@ -372,3 +372,16 @@ impl Allocation {
         Some(self.flows.swap_remove(at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of them lie in a small machine's memory. A channel and a permission are what most
+    /// have; an index entry for client and relayed address comes on top.
+    #[test]
+    fn allocation_with_a_channel_is_small() {
+        let bytes = size_of::<Allocation>() + size_of::<Channel>() + size_of::<Permission>();
+        assert!(bytes <= 584, "{bytes} bytes");
+    }
+}
