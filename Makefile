@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh Debian 12 machine with Rust 1.95 and Node 20:
 #   make run     build everything and open a class on this machine
 #   make test    install what tests need, then run all of them
-.PHONY: run build web test check unit e2e bench instructions conformance fuzz lint deny packages clean
+.PHONY: run build web test check unit sim e2e bench instructions conformance fuzz lint deny packages clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -42,6 +42,10 @@ unit: web
 	npm --prefix web run --silent test
 	npm --prefix web run --silent size
 	cargo test --workspace --exclude e2e --locked
+
+# Random lives of the relay, judged after every step; docs/simulation.md says how to replay one.
+sim:
+	cargo sim
 
 # Real browsers behind real firewalls, known traffic to the byte.
 # As root nothing is skipped: what cannot run fails.

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use castling_relay::config::{FLAGS as RELAY_FLAGS, admin, load_secrets, state_dir};
+use castling_relay::config::{admin, load_secrets, state_dir};
+use castling_relay::flags::FLAGS as RELAY_FLAGS;
 use castling_relay::settings::{Flag, Kind, SettingError, Settings};
 use relay_proto::policy::Cidr;
 

@@ -22,8 +22,15 @@ const OURS: [&str; 6] =
     ["relay-proto", "castling-relay", "relay-xdp", "castling-signaling", "bandwidth-model", "e2e"];
 
 /// Independent implementations that judge ours: never part of what we ship.
-const ORACLES: [&str; 6] =
-    ["turn", "stun", "webrtc-util", "stun-proto", "stun-types", "turn-client-proto"];
+const ORACLES: [&str; 7] = [
+    "turn",
+    "stun",
+    "webrtc-util",
+    "stun-proto",
+    "stun-types",
+    "turn-client-proto",
+    "turn-server-proto",
+];
 
 /// All that the protocol core may use: arithmetic and bytes, nothing that touches the world.
 const CORE_DEPENDENCIES: [&str; 8] =

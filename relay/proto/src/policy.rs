@@ -267,6 +267,10 @@ fn is_special_use(ip: IpAddr) -> bool {
 /// The IPv4 addresses inside an IPv6 one, as far as it has a form that carries any.
 fn inner_forms(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
     let IpAddr::V6(ip) = ip else { return [None, None] };
+    // Loopback and the unspecified address lie in ::/96 and embed nothing (RFC 4291 §2.5.3).
+    if ip.is_loopback() || ip.is_unspecified() {
+        return [None, None];
+    }
     let [s0, s1, s2, s3, s4, s5, s6, s7] = ip.segments();
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
@@ -363,6 +367,16 @@ mod tests {
         assert_eq!(policy.judge(peer("10.1.1.1", 22)), Judgement::Peer);
         let mapped = policy.judge(peer("::ffff:10.1.1.1", 22));
         assert_eq!(mapped, Judgement::Denied, "opening a network does not open its mapped form");
+    }
+
+    /// It lies where IPv4-compatible addresses do, and is none.
+    #[test]
+    fn loopback_is_opened_by_its_own_name() {
+        let allow = vec!["::1/128".parse().expect("network")];
+        let policy = PeerPolicy { allow, ..policy() };
+        assert_eq!(policy.judge(peer("::1", 50000)), Judgement::Peer);
+        assert_eq!(policy.judge(peer("::2", 50000)), Judgement::Denied);
+        assert_eq!(policy.judge(peer("127.0.0.1", 50000)), Judgement::Denied);
     }
 
     #[test]

@@ -54,6 +54,9 @@ impl Table {
         let allocation = slot.allocation.as_mut().filter(|_| slot.generation == id.generation)?;
         if allocation.relayed.is_none() {
             allocation.relayed = Some(relayed);
+            // A reserved port is of the family that its pair was asked for (RFC 8656 §7.2), which
+            // only the edge knows.
+            allocation.family = Family::of(&relayed.0.ip());
         } else {
             let expires_ms = allocation.expires_ms;
             allocation.second = Second::Open(Box::new(Leg { relayed, expires_ms }));

@@ -276,7 +276,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FLAGS;
+    use crate::flags::FLAGS;
 
     #[test]
     fn what_a_reload_applies_are_settings() {

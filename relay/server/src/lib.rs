@@ -8,6 +8,7 @@ mod caps;
 pub mod config;
 pub mod control;
 mod edge;
+pub mod flags;
 mod host;
 mod metrics;
 mod order;

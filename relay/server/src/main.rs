@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use castling_relay::config::{FLAGS, PROGRAM, Source, load_secrets};
+use castling_relay::config::{PROGRAM, Source, load_secrets};
+use castling_relay::flags::FLAGS;
 use castling_relay::settings::{self, SettingError, Settings};
 use castling_relay::{Config, Signals, start};
 use clap::{Arg, ArgMatches, Command, value_parser};

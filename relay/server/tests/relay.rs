@@ -2,6 +2,7 @@
 
 mod relay {
     mod control;
+    mod equipment;
     mod family;
     mod header;
     mod limits;

@@ -6,7 +6,7 @@ use relay_proto::request::PortWish;
 use relay_proto::stun::Method;
 use relay_proto::{Family, PortFailure, Verdict};
 
-use super::world::{Ports, World, channel_data, client_addr, peer};
+use super::world::{Ports, Reply, World, addr, channel_data, client_addr, peer};
 
 type Attribute<'a> = (u16, &'a [u8]);
 
@@ -162,6 +162,31 @@ fn even_port_may_reserve_the_next() {
     let third = world.client(4, "ana");
     let reply = world.ask_allocate(&third, |w| w.attribute(attr::RESERVATION_TOKEN, &token));
     assert_eq!(reply.code(), 508, "a token is good once");
+}
+
+/// ALC-13 with a pair of IPv6: its token names an IPv6 port, and REQUESTED-ADDRESS-FAMILY may not
+/// stand beside it (RFC 8656 §7.2).
+#[test]
+fn reserved_port_is_of_the_family_of_its_pair() {
+    let mut world = World::new();
+    let first = world.client(1, "ana");
+    let reply = world.ask_allocate(&first, |w| {
+        w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0])
+            .attribute(attr::EVEN_PORT, &[0x80])
+    });
+    let token = reply.attribute(attr::RESERVATION_TOKEN).expect("names the next port");
+    let second = world.client(2, "ana");
+    world.ports = Ports::Wait;
+    let bytes = world.request(&second, Method::Allocate, |w| {
+        w.attribute(attr::REQUESTED_TRANSPORT, &[attr::TRANSPORT_UDP, 0, 0, 0])
+            .attribute(attr::RESERVATION_TOKEN, &token)
+    });
+    assert_eq!(world.replies(second.addr, &bytes), []);
+    let id = world.opened.last().expect("a port was asked for").id;
+    world.relay.port_opened(id, relay_proto::RelayAddr(addr("[2001:db8:0:1::1]:50003")));
+    assert_eq!(world.drain().first().map(Reply::code), Some(0));
+    assert_eq!(world.permit(&second, &[addr("[2001:db8:9::7]:1000")]), 0);
+    assert_eq!(world.permit(&second, &[peer(1, 1)]), 443);
 }
 
 #[test]

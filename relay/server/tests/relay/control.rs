@@ -12,6 +12,7 @@ use relay_proto::credential;
 use relay_proto::stun::Method;
 use tempfile::TempDir;
 
+use super::equipment::{metric, peer};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
 use crate::{PATIENCE, Running};
 
@@ -51,9 +52,7 @@ impl School {
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let page = self.relay.get("/metrics", "localhost");
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("number")
+        metric(&self.relay, name)
     }
 
     fn dropped(&self, reason: &str) -> u64 {
@@ -111,12 +110,6 @@ fn await_that<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn peer() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.2:0").expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    socket
-}
-
 fn refresh(client: &mut TurnClient, seconds: u32) -> bool {
     let request =
         client.request(Method::Refresh, |w| w.attribute(attr::LIFETIME, &seconds.to_be_bytes()));
@@ -143,7 +136,7 @@ fn reaches(client: &mut TurnClient, peer: &UdpSocket) {
 #[test]
 fn secret_is_rotated_without_a_restart_and_calls_go_on() {
     let school = School::start(&[]);
-    let socket = peer();
+    let (socket, _) = peer();
     let mut early = school.client(OLD, "maths.ana");
     early.allocate();
     early.bind(CHANNEL, socket.local_addr().expect("address"));
@@ -183,7 +176,7 @@ fn secret_file_that_cannot_be_used_keeps_the_old_secrets_and_says_so_once() {
 #[test]
 fn typo_in_the_file_rejects_the_whole_reload() {
     let school = School::start(&[]);
-    let socket = peer();
+    let (socket, _) = peer();
     let mut client = school.client(OLD, "maths.ana");
     client.allocate();
     client.bind(CHANNEL, socket.local_addr().expect("address"));
@@ -206,7 +199,7 @@ fn typo_in_the_file_rejects_the_whole_reload() {
 #[test]
 fn reload_narrows_the_policy_of_a_running_call_and_names_what_needs_a_restart() {
     let school = School::start(&[]);
-    let socket = peer();
+    let (socket, _) = peer();
     let mut client = school.client(OLD, "maths.ana");
     let relayed = client.allocate();
     client.bind(CHANNEL, socket.local_addr().expect("address"));
@@ -250,7 +243,7 @@ fn kicked_user_is_cut_off_over_every_transport_and_its_credential_is_dead() {
     let mut udp = over(TurnClient::over_udp(school.relay.turn));
     let mut tcp = over(TurnClient::over_tcp(school.relay.turn));
     let mut other = school.client(OLD, "school/maths.ben");
-    let socket = peer();
+    let (socket, _) = peer();
     let at = socket.local_addr().expect("address");
     let ports: Vec<SocketAddr> = [&mut udp, &mut tcp, &mut other]
         .map(|client| {
@@ -297,7 +290,7 @@ fn kicked_client_that_reads_nothing_is_cut_off_too() {
     let mut client = TurnClient::on(stream.try_clone().expect("descriptor"))
         .with(&made.username, &made.password);
     let relayed = client.allocate();
-    let socket = peer();
+    let (socket, _) = peer();
     client.bind(CHANNEL, socket.local_addr().expect("address"));
     // Once each payload costs an older one, neither the kernel nor the client takes any more.
     let mut dropped = 0;
@@ -338,7 +331,7 @@ fn kicked_room_is_everybody_in_it_on_every_thread() {
 fn drained_relay_sends_new_clients_away_and_ends_when_the_last_one_goes() {
     let mut school = School::start(&["--alternate-server", "127.0.0.1:3478"]);
     let mut client = school.client(OLD, "maths.ana");
-    let socket = peer();
+    let (socket, _) = peer();
     client.allocate();
     client.bind(CHANNEL, socket.local_addr().expect("address"));
     let (status, answer) = school.order("POST", "/api/v1/drain");

@@ -9,8 +9,9 @@ use relay_proto::attribute as attr;
 use relay_proto::stun::{Message, Method};
 use tempfile::TempDir;
 
+use super::equipment::{metric, peer_at, state};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
-use crate::{PATIENCE, Running};
+use crate::Running;
 
 const FAMILY_V6: &[u8] = &[2, 0, 0, 0];
 
@@ -18,26 +19,8 @@ const FAMILY_V6: &[u8] = &[2, 0, 0, 0];
 fn relay(state: &TempDir, listen: &str, ports: (&str, &str), more: &[&str]) -> Running {
     let (first, last) = ports;
     let flags = ["--listen", listen, "--user", USER, "--min-port", first, "--max-port", last];
-    // ::1 is refused unless the IPv4 address that it would embed is open as well.
-    let peers = ["127.0.0.2/32", "::1/128", "0.0.0.1/32"].map(|peer| ["--allow-peer", peer]);
+    let peers = ["127.0.0.2/32", "::1/128"].map(|peer| ["--allow-peer", peer]);
     Running::start(state.path(), &[&flags[..], peers.as_flattened(), more].concat())
-}
-
-fn state() -> TempDir {
-    TempDir::new().expect("directory")
-}
-
-fn peer(at: &str) -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind(at).expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    let address = socket.local_addr().expect("address");
-    (socket, address)
-}
-
-fn metric(relay: &Running, name: &str) -> u64 {
-    let page = relay.get("/metrics", "localhost");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("number")
 }
 
 /// A payload each way through a channel; the peer sees the relayed address.
@@ -60,7 +43,7 @@ fn clients_of_one_family_reach_peers_of_the_other() {
         ("[::1]:0", ("21050", "21099"), 1, "127.0.0.2:0"),
     ] {
         let relay = relay(&state, listen, ports, &["--relay-ip", "::1"]);
-        let (peer, _) = peer(at);
+        let (peer, _) = peer_at(at);
         for mut client in [TurnClient::over_udp(relay.turn), TurnClient::over_tcp(relay.turn)] {
             let asked = client.try_allocate_with(|w| {
                 w.attribute(attr::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0])
@@ -80,8 +63,8 @@ fn one_allocation_reaches_peers_of_both_families() {
     let flags = ["--relay-ip", "::1", "--allocations-per-user", "1"];
     let relay = relay(&state, "127.0.0.1:0", ("21100", "21149"), &flags);
     let mut client = TurnClient::over_udp(relay.turn);
-    let (four, _) = peer("127.0.0.2:0");
-    let (six, _) = peer("[::1]:0");
+    let (four, _) = peer_at("127.0.0.2:0");
+    let (six, _) = peer_at("[::1]:0");
     for _ in 0..3 {
         let both = client
             .try_allocate_with(|w| w.attribute(attr::ADDITIONAL_ADDRESS_FAMILY, FAMILY_V6))

@@ -12,8 +12,9 @@ use relay_proto::attribute as attr;
 use relay_proto::stun::{Message, Method};
 use tempfile::TempDir;
 
+use super::equipment::{peer_at, state};
 use super::turn_client::{TurnClient, USER, channel_data};
-use crate::{PATIENCE, Running};
+use crate::Running;
 
 const CHANNEL: u16 = 0x4000;
 /// Expedited forwarding (RFC 3246), with the ECN bits of a congested path.
@@ -25,14 +26,9 @@ const TTL: i32 = 64;
 fn relay(state: &TempDir, listen: &str, ports: (&str, &str), more: &[&str]) -> Running {
     let (first, last) = ports;
     let flags = ["--listen", listen, "--user", USER, "--min-port", first, "--max-port", last];
-    // ::1 is refused unless the IPv4 address that it would embed is open as well.
-    let peers = ["127.0.0.2/32", "::1/128", "0.0.0.1/32"].map(|peer| ["--allow-peer", peer]);
+    let peers = ["127.0.0.2/32", "::1/128"].map(|peer| ["--allow-peer", peer]);
     let peers = [&["--relay-ip", "::1"], peers.as_flattened()].concat();
     Running::start(state.path(), &[&flags[..], &peers, more].concat())
-}
-
-fn state() -> TempDir {
-    TempDir::new().expect("directory")
 }
 
 /// Makes a socket say what IP headers come, and mark what it sends as urgent.
@@ -49,10 +45,8 @@ fn urgent(socket: &UdpSocket) {
 }
 
 fn peer(at: &str) -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind(at).expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let (socket, address) = peer_at(at);
     urgent(&socket);
-    let address = socket.local_addr().expect("address");
     (socket, address)
 }
 

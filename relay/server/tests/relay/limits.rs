@@ -7,8 +7,9 @@ use relay_proto::credential;
 use relay_proto::stun::Method;
 use tempfile::TempDir;
 
+use super::equipment::{dropped, metric, peer, state};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
-use crate::{PATIENCE, Running};
+use crate::Running;
 
 const CHANNEL: u16 = 0x4000;
 /// Long after any test.
@@ -22,26 +23,6 @@ fn relay(state: &TempDir, more: &[&str]) -> Running {
     let secret = secret.to_str().expect("text");
     let flags = ["--allow-peer", "127.0.0.2/32", "--secret-file", secret, "--user", USER];
     Running::start(state.path(), &[&flags, more].concat())
-}
-
-fn state() -> TempDir {
-    TempDir::new().expect("directory")
-}
-
-fn peer() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.2:0").expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    socket
-}
-
-fn metric(relay: &Running, name: &str) -> u64 {
-    let page = relay.get("/metrics", "localhost");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("number")
-}
-
-fn dropped(relay: &Running, reason: &str) -> u64 {
-    metric(relay, &format!("relay_dropped_packets_total{{reason=\"{reason}\"}}"))
 }
 
 fn with_credential(client: TurnClient, user: &str) -> TurnClient {
@@ -61,10 +42,10 @@ fn credential_carries_its_bytes_and_no_more() {
     for over in [TurnClient::over_udp, TurnClient::over_tcp] {
         let state = state();
         let relay = relay(&state, &["--max-bytes-per-credential", "2500", "--workers", "1"]);
-        let socket = peer();
+        let (socket, at) = peer();
         let mut client = with_credential(over(relay.turn), "maths.ana");
         client.allocate();
-        client.bind(CHANNEL, socket.local_addr().expect("address"));
+        client.bind(CHANNEL, at);
         for _ in 0..4 {
             client.send(&channel_data(CHANNEL, &[7; 1_000]));
         }
@@ -88,10 +69,10 @@ fn rate_of_the_whole_relay_refuses_newcomers_first() {
     let state = state();
     // 1,000 bytes take 100 seconds.
     let relay = relay(&state, &["--max-bps", "80"]);
-    let socket = peer();
+    let (socket, at) = peer();
     let mut client = TurnClient::over_udp(relay.turn);
     client.allocate();
-    client.bind(CHANNEL, socket.local_addr().expect("address"));
+    client.bind(CHANNEL, at);
     let data = channel_data(CHANNEL, &[7; 1_000]);
     client.send(&data);
     assert_eq!(socket.recv_from(&mut [0; 2_000]).expect("received").0, 1_000);
@@ -108,12 +89,12 @@ fn rate_of_the_whole_relay_refuses_newcomers_first() {
 fn rate_of_an_allocation_is_its_own() {
     let state = state();
     let relay = relay(&state, &["--max-bps-per-allocation", "80"]);
-    let socket = peer();
+    let (socket, at) = peer();
     let data = channel_data(CHANNEL, &[7; 1_000]);
     for dropped_by_now in 1..=2 {
         let mut client = TurnClient::over_udp(relay.turn);
         client.allocate();
-        client.bind(CHANNEL, socket.local_addr().expect("address"));
+        client.bind(CHANNEL, at);
         client.send(&data);
         client.send(&data);
         binding_is_answered(&mut client);

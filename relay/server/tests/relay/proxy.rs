@@ -7,7 +7,8 @@ use relay_proto::attribute as attr;
 use relay_proto::stun::Message;
 use tempfile::TempDir;
 
-use super::stream::{is_closed, metric, state};
+use super::equipment::{metric, state};
+use super::stream::is_closed;
 use super::tls_client::{Options, Pair, client_on, handshake};
 use super::turn_client::{TurnClient, USER, is_success};
 use crate::Running;

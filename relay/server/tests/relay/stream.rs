@@ -1,13 +1,14 @@
 //! TURN over TCP: rows of the conformance table on real sockets.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use relay_proto::attribute as attr;
 use relay_proto::stun::Method;
 use tempfile::TempDir;
 
+use super::equipment::{metric, peer, slow_reader_loses_the_oldest, state};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
 use crate::{PATIENCE, Running, assert_refused, run};
 
@@ -18,25 +19,6 @@ const CHANNEL: u16 = 0x4000;
 fn relay(state: &TempDir) -> Running {
     let flags = ["--user", USER, "--allow-peer", "127.0.0.2/32", "--workers", "1"];
     Running::start(state.path(), &flags)
-}
-
-pub fn state() -> TempDir {
-    TempDir::new().expect("directory")
-}
-
-/// A peer whose address is not the relay's: there, a port of the relay's range is only reached
-/// in process, and the kernel may choose one.
-pub fn peer() -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.2:0").expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    let address = socket.local_addr().expect("address");
-    (socket, address)
-}
-
-pub fn metric(relay: &Running, name: &str) -> u64 {
-    let page = relay.get("/metrics", "localhost");
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("number")
 }
 
 pub fn is_closed(stream: &mut TcpStream) -> bool {
@@ -213,49 +195,11 @@ fn clients_of_both_transports_reach_each_other_in_process() {
     assert_eq!(metric(&relay, "relay_conservation_errors_total"), 0);
 }
 
-/// The newest media counts: a client that was slow gets it, and never half a message.
 #[test]
 fn slow_reader_loses_the_oldest_media_and_keeps_its_framing() {
     let state = state();
     let relay = relay(&state);
-    let (socket, at) = peer();
-    let stream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let stream = stream.expect("socket");
-    stream.set_recv_buffer_size(16 << 10).expect("small");
-    stream.connect(&relay.turn.into()).expect("connected");
-    let mut client = TurnClient::on(stream.into());
-    let relayed = client.allocate();
-    client.bind(CHANNEL, at);
-    let mut number = 0u32;
-    let mut send = || {
-        number += 1;
-        let payload = [&number.to_be_bytes()[..], &[7; 995]].concat();
-        socket.send_to(&payload, relayed).expect("sent");
-        number
-    };
-    let backlog = "relay_dropped_packets_total{reason=\"tcp_backlog\"}";
-    for _ in 0..200 {
-        for _ in 0..64 {
-            send();
-        }
-        if metric(&relay, backlog) > 0 {
-            break;
-        }
-    }
-    assert!(metric(&relay, backlog) > 0);
-    let last = send();
-    let (mut seen, mut count) = (0, 0);
-    while seen < last {
-        let message = client.next().expect("open");
-        assert_eq!(message.len(), 4 + 999 + 1);
-        let number = u32::from_be_bytes(message[4..8].try_into().expect("four bytes"));
-        assert!(number > seen, "in order");
-        (seen, count) = (number, count + 1);
-    }
-    assert!(count < last, "something was dropped");
-    client.end();
-    assert_eq!(client.next(), None);
-    assert_eq!(metric(&relay, "relay_conservation_errors_total"), 0);
+    slow_reader_loses_the_oldest(&relay, relay.turn, TurnClient::on);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustls::{AlertDescription, ProtocolVersion};
 use tempfile::TempDir;
 
-use super::stream::{is_closed, metric, peer, state};
+use super::equipment::{metric, peer, slow_reader_loses_the_oldest, state};
+use super::stream::is_closed;
 use super::tls_client::{Options, Pair, client_hello, client_on, connect, handshake, over_tls};
 use super::turn_client::{TurnClient, USER, channel_data, is_success};
 use crate::{PATIENCE, Running, assert_refused, run};
@@ -290,45 +291,9 @@ fn million_bytes_pass_both_ways_and_are_counted_to_the_byte() {
 fn slow_reader_inside_tls_loses_the_oldest_media_and_keeps_its_framing() {
     let state = state();
     let (relay, _) = relay(&state);
-    let (socket, at) = peer();
-    let stream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let stream = stream.expect("socket");
-    stream.set_recv_buffer_size(16 << 10).expect("small");
-    stream.connect(&tls_at(&relay).into()).expect("connected");
-    let stream = handshake(stream.into(), Options::default()).expect("accepted");
-    let (mut client, _) = client_on(stream);
-    let relayed = client.allocate();
-    client.bind(CHANNEL, at);
-    let mut number = 0u32;
-    let mut send = || {
-        number += 1;
-        let payload = [&number.to_be_bytes()[..], &[7; 995]].concat();
-        socket.send_to(&payload, relayed).expect("sent");
-        number
-    };
-    let backlog = "relay_dropped_packets_total{reason=\"tcp_backlog\"}";
-    for _ in 0..200 {
-        for _ in 0..64 {
-            send();
-        }
-        if metric(&relay, backlog) > 0 {
-            break;
-        }
-    }
-    assert!(metric(&relay, backlog) > 0);
-    let last = send();
-    let (mut seen, mut count) = (0, 0);
-    while seen < last {
-        let message = client.next().expect("open");
-        assert_eq!(message.len(), 4 + 999 + 1);
-        let number = u32::from_be_bytes(message[4..8].try_into().expect("four bytes"));
-        assert!(number > seen, "in order");
-        (seen, count) = (number, count + 1);
-    }
-    assert!(count < last, "something was dropped");
-    client.end();
-    assert_eq!(client.next(), None);
-    assert_eq!(metric(&relay, "relay_conservation_errors_total"), 0);
+    slow_reader_loses_the_oldest(&relay, tls_at(&relay), |stream| {
+        client_on(handshake(stream, Options::default()).expect("accepted")).0
+    });
 }
 
 /// F17: the old connection lives on, the next one gets the new certificate.

@@ -8,6 +8,7 @@ use super::super::super::world::{Opened, Ports, Reply, ip};
 use super::super::input::Input;
 use super::super::rights::Rights;
 use super::School;
+use super::requests::relayed;
 
 /// Steps in time, most of them at an edge.
 const PAUSES_MS: [u64; 8] = [1, 999, 40_000, 299_999, 300_000, 300_001, 599_999, 600_000];
@@ -56,8 +57,8 @@ impl School {
             let member = member.expect("one of ours");
             if reply.code() == 0 {
                 let lifetime_s = reply.lifetime_s().expect("a success says how long");
-                let now_ms = self.world.now.mono_ms;
-                member.rights = Rights::open(now_ms, lifetime_s, &super::relayed(&reply));
+                let begun_ms = self.begun_ms[&id];
+                member.rights = Rights::open(begun_ms, lifetime_s, &relayed(&reply));
             }
         }
     }
@@ -67,8 +68,11 @@ impl School {
         for reply in &replies {
             self.sent_to_client(reply.to, reply.bytes.len());
         }
+        let asked = &self.world.opened[self.asked..];
+        for port in asked {
+            self.begun_ms.entry(port.id).or_insert(self.world.now.mono_ms);
+        }
         if self.world.ports == Ports::Wait {
-            let asked = &self.world.opened[self.asked..];
             self.waiting.extend(asked.iter().map(|port| (port.id, port.family)));
         }
         self.asked = self.world.opened.len();

@@ -1,6 +1,7 @@
 //! The operator, who changes rules and ends allocations while calls go on.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use relay_proto::shape::Rate;
 use relay_proto::{Alternates, Who};
@@ -31,8 +32,7 @@ impl School {
             1 => self.kick(&Who::Room("room".to_owned()), input),
             2 => self.world.relay.drain(Alternates::default()),
             3 => {
-                let v4 = Some(([203, 0, 113, 7].into(), 3478))
-                    .map(|(ip, port)| std::net::SocketAddrV4::new(ip, port));
+                let v4 = Some(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 7), 3478));
                 self.world.relay.drain(Alternates { v4, v6: None });
             }
             _ => self.configure(input.byte()),

@@ -1,0 +1,170 @@
+//! The settings of the relay, as the manual lists them.
+
+use crate::settings::{Flag, Kind};
+
+/// Every setting of the relay.
+pub const FLAGS: &[Flag] = &[
+    Flag::new(
+        "listen",
+        Kind::Many("IP:PORT"),
+        None,
+        "STUN and TURN over UDP and TCP on this address [default: 0.0.0.0:3478, [::]:3478]",
+    ),
+    Flag::new(
+        "stun-alt-port",
+        Kind::One("PORT"),
+        Some("3479"),
+        "Second port, for Binding only; 0 is off",
+    ),
+    Flag::new(
+        "listen-tls",
+        Kind::Many("IP:PORT"),
+        None,
+        "TURN over TLS on this address [default with a certificate: 0.0.0.0:5349, [::]:5349]",
+    ),
+    Flag::new(
+        "tls-cert",
+        Kind::One("FILE"),
+        None,
+        "Certificate with its chain, PEM; read again when it changes",
+    ),
+    Flag::new("tls-key", Kind::One("FILE"), None, "Private key of the certificate, PEM"),
+    Flag::new(
+        "trusted-proxy",
+        Kind::Many("CIDR"),
+        None,
+        "Connections from here begin with a PROXY protocol v2 header, and must",
+    ),
+    Flag::new(
+        "relay-ip",
+        Kind::Many("IP"),
+        None,
+        "Where relayed ports are opened, one per family [default: the address of the route out]",
+    ),
+    Flag::new(
+        "external-ip",
+        Kind::Many("PUBLIC[/LOCAL]"),
+        None,
+        "Address that clients are told, behind 1:1 NAT",
+    ),
+    Flag::new("min-port", Kind::One("PORT"), Some("49152"), "First relayed port"),
+    Flag::new("max-port", Kind::One("PORT"), Some("65535"), "Last relayed port"),
+    Flag::new(
+        "realm",
+        Kind::One("NAME"),
+        Some("castling"),
+        "Authentication realm; above 8 bytes it makes replies to strangers longer than twice their requests",
+    ),
+    Flag::new(
+        "secret-file",
+        Kind::One("FILE"),
+        None,
+        "Shared secrets, one a line; the first mints, all verify [default: turn-secret in the state directory, made at first start]",
+    ),
+    Flag::new("user", Kind::Secrets("NAME:PASSWORD"), None, "Static long-term user"),
+    Flag::new(
+        "allow-peer",
+        Kind::Many("CIDR"),
+        None,
+        "Peers to reach although their addresses are for special use",
+    ),
+    Flag::new("deny-peer", Kind::Many("CIDR"), None, "Peers never to reach"),
+    Flag::new(
+        "allocations-per-user",
+        Kind::One("N"),
+        Some("28"),
+        "Most allocations of one user; 0 is off",
+    ),
+    Flag::new(
+        "allocations-per-room",
+        Kind::One("N"),
+        Some("224"),
+        "Most allocations of one room: the part of a user name before its first dot; 0 is off",
+    ),
+    Flag::new(
+        "users-per-ip",
+        Kind::One("N"),
+        Some("64"),
+        "Most users with allocations at one client address; 0 is off",
+    ),
+    Flag::new(
+        "max-allocations",
+        Kind::One("N"),
+        None,
+        "Most allocations in all; 0 is off [default: 0.9 of the ports, within the descriptor limit]",
+    ),
+    Flag::new(
+        "max-bps-per-allocation",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload of one allocation in bits a second, each way for itself; 0 is off",
+    ),
+    Flag::new(
+        "max-bps",
+        Kind::One("BITS"),
+        Some("0"),
+        "Most payload that the whole relay sends in bits a second; 0 is off",
+    ),
+    Flag::new(
+        "max-bytes-per-credential",
+        Kind::One("BYTES"),
+        Some("0"),
+        "Most payload that is carried with one credential, both ways together; 0 is off",
+    ),
+    Flag::new(
+        "max-session",
+        Kind::One("SECONDS"),
+        Some("14400"),
+        "Longest life of an allocation, however often it is refreshed; 0 is off",
+    ),
+    Flag::new(
+        "expiry-mode",
+        Kind::One("new|refresh"),
+        Some("new"),
+        "What a credential's expiry ends: new allocations, or refreshes too",
+    ),
+    Flag::new(
+        "strict-channels",
+        Kind::Switch,
+        None,
+        "Channels need a live permission, and five minutes' rest before they are bound to others",
+    ),
+    Flag::new(
+        "rfc5766-channels",
+        Kind::Switch,
+        None,
+        "Accept channel numbers up to 0x7FFF, from clients older than RFC 8656",
+    ),
+    Flag::new(
+        "alternate-server",
+        Kind::Many("IP:PORT"),
+        None,
+        "Where new clients are sent while draining, one per family; else they get 508",
+    ),
+    Flag::new(
+        "drain-limit",
+        Kind::One("SECONDS"),
+        Some("600"),
+        "How long a draining relay waits for its last allocation",
+    ),
+    Flag::new(
+        "preserve-dscp",
+        Kind::Switch,
+        None,
+        "Copy the DSCP of IP headers, which marks urgent packets, to peers and clients",
+    ),
+    Flag::new("workers", Kind::One("N"), None, "Packet threads [default: the number of cores]"),
+    Flag::new("admin", Kind::One("IP:PORT"), Some("127.0.0.1:9641"), "HTTP for metrics and health"),
+    Flag::new(
+        "admin-token-file",
+        Kind::One("FILE"),
+        None,
+        "Bearer token; needed when --admin is not loopback",
+    ),
+    Flag::new(
+        "state-dir",
+        Kind::One("DIR"),
+        None,
+        "Where the secret is kept [default: $STATE_DIRECTORY, else ./state]",
+    ),
+];
