@@ -45,13 +45,19 @@ impl Udp {
         self.kernel.map(|flow| flow.packets)
     }
 
+    /// Datagrams of the relay that leave together are one packet to nftables, with one set of
+    /// headers, before the kernel cuts them apart. What they carry is the same in any case.
     fn agrees(&self) -> bool {
         let within = |low: u64, middle: u64, high: u64| low <= middle && middle <= high;
-        (0..2).all(|way| {
-            let (low, middle, high) = (self.before[way], self.kernel[way], self.after[way]);
-            within(low.packets, middle.packets, high.packets)
-                && within(low.bytes, middle.bytes, high.bytes)
-        })
+        let payload = |flow: Flow| flow.bytes - UDP_IPV4 * flow.packets;
+        let carried = (0..2).all(|way| {
+            let [low, middle, high] =
+                [self.before[way], self.kernel[way], self.after[way]].map(payload);
+            within(low, middle, high)
+        });
+        let [[low, _], [received, sent], [high, most]] =
+            [self.before, self.kernel, self.after].map(|ways| ways.map(|flow| flow.packets));
+        carried && within(low, received, high) && sent <= most
     }
 }
 
