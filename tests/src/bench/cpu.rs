@@ -1,5 +1,6 @@
 //! Where threads run, and what they used.
 
+use std::ops::Range;
 use std::process::Command;
 
 use nix::unistd::gettid;
@@ -29,11 +30,12 @@ pub fn pin(thread: u32, core: usize, realtime: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// The beginning of a command line whose rest then runs pinned as by [`pin`].
+/// The beginning of a command line whose rest then runs pinned as by [`pin`], to one core or more.
 #[must_use]
-pub fn pinned(core: usize, realtime: bool) -> Vec<String> {
-    let core = core.to_string();
-    let mut words = vec!["taskset", "-c", &core];
+pub fn pinned(cores: Range<usize>, realtime: bool) -> Vec<String> {
+    let cores: Vec<_> = cores.map(|core| core.to_string()).collect();
+    let cores = cores.join(",");
+    let mut words = vec!["taskset", "-c", &cores];
     if realtime {
         words.extend(["chrt", "--rr", PRIORITY]);
     }
