@@ -144,7 +144,8 @@ impl Figures {
             "relay",
             "offered, % of maximum",
             "carried, % of maximum",
-            "calls beside a flood, %",
+            "flood, % of maximum",
+            "calls beside it, %",
             "calls beside strangers, %",
         ]);
         for subject in subjects {
@@ -158,6 +159,7 @@ impl Figures {
                     subject.name().to_owned(),
                     show(|figure| figure.offered),
                     show(|figure| figure.goodput),
+                    show(|figure| figure.flood),
                     show(|figure| figure.beside_flood),
                     show(|figure| figure.beside_storm),
                 ]);
@@ -246,11 +248,17 @@ mod tests {
 
     #[test]
     fn overload_is_shown_in_percent() {
-        let found =
-            |goodput| Overload { offered: 1.96, goodput, beside_flood: 0.5, beside_storm: 1.0 };
+        let found = |goodput| Overload {
+            offered: 1.96,
+            goodput,
+            flood: 1.5,
+            beside_flood: 0.5,
+            beside_storm: 1.0,
+        };
         let overload = [0.9, 0.98].map(|goodput| (Subject::Coturn, found(goodput))).to_vec();
         let figures = Figures { overload, ..Figures::default() };
-        let row = "| coturn | 196 (196–196) | 94 (90–98) | 50 (50–50) | 100 (100–100) |";
+        let row =
+            "| coturn | 196 (196–196) | 94 (90–98) | 150 (150–150) | 50 (50–50) | 100 (100–100) |";
         let tables = figures.tables(&[Subject::Castling, Subject::Coturn]);
         assert!(tables.contains(row), "{tables}");
         assert!(!tables.contains("castling"), "{tables}");

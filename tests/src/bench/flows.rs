@@ -1,7 +1,10 @@
 //! Allocations and the sockets on both sides of them.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use super::field::{Field, GENERATOR};
 use super::kernel::{self, Receiver};
@@ -20,6 +23,10 @@ pub const CHANNEL: u16 = 0x4000;
 /// Channels of the allocations, in turns: each has one. Those that begin with the stamp of bare
 /// payloads, 0x43, stay out of it.
 const CHANNELS: std::ops::Range<u16> = CHANNEL..0x4300;
+/// Up to so many allocations have a peer's socket each.
+const OWN_PEERS_MAX: usize = 5_000;
+/// More of them share so many, to leave descriptors for clients.
+const SHARED_PEERS: usize = 500;
 /// Up to so many sockets are all asked for packets; of more, those are that have some.
 const ASKED_MAX: usize = 64;
 /// Room for what arrives while the generator sends, in bytes of kernel memory per socket.
@@ -51,8 +58,10 @@ impl Way {
 /// What a flow sends and receives over.
 #[derive(Debug)]
 pub enum Socket {
-    /// Connected to the relay's listener or to a relayed port.
-    Udp(UdpSocket),
+    /// A peer's, and where it sends; connected there if nothing is said.
+    Peer(Arc<UdpSocket>, Option<SocketAddr>),
+    /// A client's, connected to the relay's listener, with its allocation.
+    Client(Box<Allocation>),
     /// A client's connection, with its allocation.
     Stream(Box<Allocation<Stream>>),
 }
@@ -67,7 +76,12 @@ pub struct Flow {
 impl Flow {
     fn new(socket: Socket, case: Case, wrap: Wrap) -> Outcome<Self> {
         let train = Train::new(wrap, case.payload_len, case.burst);
-        if let Socket::Udp(socket) = &socket {
+        let datagrams = match &socket {
+            Socket::Peer(socket, _) => Some(&**socket),
+            Socket::Client(client) => Some(client.link()),
+            Socket::Stream(_) => None,
+        };
+        if let Some(socket) = datagrams {
             kernel::tune(socket, train.datagram_len(), RECEIVE_BUFFER_LEN)?;
         }
         Ok(Self { socket, train })
@@ -80,7 +94,9 @@ impl Flow {
     pub fn send(&mut self, run: u16, window: u32) -> io::Result<()> {
         let bytes = self.train.stamped(run, window);
         match &mut self.socket {
-            Socket::Udp(socket) => socket.send(bytes).map(drop),
+            Socket::Peer(socket, None) => socket.send(bytes).map(drop),
+            Socket::Peer(socket, Some(to)) => socket.send_to(bytes, *to).map(drop),
+            Socket::Client(client) => client.link().send(bytes).map(drop),
             Socket::Stream(client) => client.link_mut().push(bytes),
         }
     }
@@ -89,22 +105,25 @@ impl Flow {
     ///
     /// # Errors
     /// The socket's.
-    pub fn receive(
-        &mut self,
-        receiver: &mut Receiver,
-        mut each: impl FnMut(&[u8]),
-    ) -> io::Result<()> {
+    pub fn receive(&mut self, receiver: &mut Receiver, each: impl FnMut(&[u8])) -> io::Result<()> {
         match &mut self.socket {
-            Socket::Udp(socket) => {
-                let mut count = kernel::BATCH;
-                while count == kernel::BATCH {
-                    count = receiver.receive(socket, &mut each)?;
-                }
-                Ok(())
-            }
+            Socket::Peer(socket, _) => drain(socket, receiver, each),
+            Socket::Client(client) => drain(client.link(), receiver, each),
             Socket::Stream(client) => client.link_mut().pull(each),
         }
     }
+}
+
+fn drain(
+    socket: &UdpSocket,
+    receiver: &mut Receiver,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut count = kernel::BATCH;
+    while count == kernel::BATCH {
+        count = receiver.receive(socket, &mut each)?;
+    }
+    Ok(())
 }
 
 /// Somebody who sends besides the flows, and never reads what comes back.
@@ -127,8 +146,6 @@ pub struct Flows {
     pub intruder: Option<Intruder>,
     ready: Option<Ready>,
     found: Vec<usize>,
-    // An allocation ends with its client.
-    _allocations: Vec<Allocation>,
 }
 
 impl Flows {
@@ -137,35 +154,27 @@ impl Flows {
     /// # Errors
     /// The relay refuses or stays silent.
     pub fn open(field: &Field, relay: &Relay, case: Case) -> Outcome<Self> {
-        let mut made = Made { list: Vec::new(), allocations: Vec::new() };
-        let sockets = (0..case.allocations).map(|_| field.generator.udp((GENERATOR, 0).into()));
-        if case.leg == Leg::Udp {
-            let mut clients = Vec::new();
-            for socket in sockets {
-                let socket = socket?;
+        let list = if case.leg == Leg::Udp {
+            let connect = || {
+                let socket = field.generator.udp((GENERATOR, 0).into())?;
                 socket.connect(LISTENER)?;
-                clients.push(open(socket, LISTENER)?);
-            }
-            made.connect(field, case, clients, |mut client| {
-                let socket = client.link_mut().try_clone()?;
-                Ok((Socket::Udp(socket), Some(client)))
-            })?;
+                open(socket, LISTENER)
+            };
+            let clients = (0..case.allocations).map(|_| connect()).collect::<Outcome<_>>()?;
+            connect_all(field, case, clients, |client| Ok(Socket::Client(Box::new(client))))?
         } else {
             let certificate = (case.leg == Leg::Tls).then(|| relay.certificate());
             let connect = || Stream::connect(certificate.as_deref());
-            let mut clients = Vec::new();
-            for _ in 0..case.allocations {
-                clients.push(open(field.generator.within(connect)?, LISTENER)?);
-            }
-            made.connect(field, case, clients, |mut client| {
-                client.link_mut().stop_waiting()?;
-                Ok((Socket::Stream(Box::new(client)), None))
-            })?;
-        }
-        let Made { list, allocations } = made;
+            let connect = || open(field.generator.within(connect)?, LISTENER);
+            let clients = (0..case.allocations).map(|_| connect()).collect::<Outcome<_>>()?;
+            connect_all(field, case, clients, |client| {
+                client.link().stop_waiting()?;
+                Ok(Socket::Stream(Box::new(client)))
+            })?
+        };
         let ready = (list.len() > ASKED_MAX).then(|| watch(&list)).transpose()?;
         let found = (0..list.len()).collect();
-        Ok(Self { list, intruder: None, ready, found, _allocations: allocations })
+        Ok(Self { list, intruder: None, ready, found })
     }
 
     /// Calls `each` with everything that has arrived anywhere.
@@ -188,56 +197,58 @@ pub fn open<L: Link>(link: L, server: SocketAddrV4) -> Outcome<Allocation<L>> {
     Allocation::open(link, server.into(), credential())
 }
 
-struct Made {
-    list: Vec<Flow>,
-    allocations: Vec<Allocation>,
+/// Gives every client its way, and makes flows of clients and peers.
+fn connect_all<L: Link>(
+    field: &Field,
+    case: Case,
+    clients: Vec<Allocation<L>>,
+    finish: impl Fn(Allocation<L>) -> Outcome<Socket>,
+) -> Outcome<Vec<Flow>> {
+    let relayed: Vec<_> = clients.iter().map(Allocation::relayed).collect();
+    let peers = peers(field, case)?;
+    let mut list = Vec::new();
+    for (at, (mut client, channel)) in clients.into_iter().zip(CHANNELS.cycle()).enumerate() {
+        // Neighbours in the list are partners: 0 and 1, 2 and 3.
+        let peer = (case.way != Way::RelayToRelay).then(|| &peers[at % peers.len()]);
+        let other = peer.map_or(Ok(relayed[at ^ 1]), |peer| peer.local_addr())?;
+        let wrap = if case.way == Way::Indications {
+            client.permit(other)?;
+            Wrap::Indication(v4(other)?)
+        } else {
+            client.bind(channel, other)?;
+            Wrap::Channel(channel)
+        };
+        list.push(Flow::new(finish(client)?, case, wrap)?);
+        if let Some(peer) = peer {
+            let shared = peers.len() < relayed.len();
+            if !shared {
+                peer.connect(relayed[at])?;
+            }
+            let socket = Socket::Peer(peer.clone(), shared.then_some(relayed[at]));
+            list.push(Flow::new(socket, case, Wrap::Bare)?);
+        }
+    }
+    Ok(list)
 }
 
-impl Made {
-    /// Gives every client its way, and makes flows of clients and peers.
-    fn connect<L: Link>(
-        &mut self,
-        field: &Field,
-        case: Case,
-        clients: Vec<Allocation<L>>,
-        finish: impl Fn(Allocation<L>) -> Outcome<(Socket, Option<Allocation>)>,
-    ) -> Outcome<()> {
-        let relayed: Vec<_> = clients.iter().map(Allocation::relayed).collect();
-        for (at, (mut client, channel)) in clients.into_iter().zip(CHANNELS.cycle()).enumerate() {
-            let mut peer = None;
-            let wrap = if case.way == Way::RelayToRelay {
-                // Neighbours in the list are partners: 0 and 1, 2 and 3.
-                client.bind(channel, relayed[at ^ 1])?;
-                Wrap::Channel(channel)
-            } else {
-                let socket = field.generator.udp((GENERATOR, 0).into())?;
-                socket.connect(relayed[at])?;
-                let address = v4(socket.local_addr()?)?;
-                peer = Some(socket);
-                if case.way == Way::Channels {
-                    client.bind(channel, address.into())?;
-                    Wrap::Channel(channel)
-                } else {
-                    client.permit(address.into())?;
-                    Wrap::Indication(address)
-                }
-            };
-            let (socket, allocation) = finish(client)?;
-            self.allocations.extend(allocation);
-            self.list.push(Flow::new(socket, case, wrap)?);
-            if let Some(peer) = peer {
-                self.list.push(Flow::new(Socket::Udp(peer), case, Wrap::Bare)?);
-            }
-        }
-        Ok(())
-    }
+fn peers(field: &Field, case: Case) -> Outcome<Vec<Arc<UdpSocket>>> {
+    let count = match case.allocations {
+        _ if case.way == Way::RelayToRelay => 0,
+        many if many > OWN_PEERS_MAX => SHARED_PEERS,
+        few => few,
+    };
+    (0..count).map(|_| Ok(Arc::new(field.generator.udp((GENERATOR, 0).into())?))).collect()
 }
 
 fn watch(list: &[Flow]) -> Outcome<Ready> {
     let ready = Ready::new()?;
+    let mut shared = HashSet::new();
     for (number, flow) in list.iter().enumerate() {
         match &flow.socket {
-            Socket::Udp(socket) => ready.add(socket, number)?,
+            // Whichever of its flows is asked, a peer's socket gives all that has arrived.
+            Socket::Peer(socket, _) if !shared.insert(socket.as_raw_fd()) => {}
+            Socket::Peer(socket, _) => ready.add(socket, number)?,
+            Socket::Client(client) => ready.add(client.link(), number)?,
             Socket::Stream(client) => ready.add(client.link().socket(), number)?,
         }
     }

@@ -1,6 +1,5 @@
 //! How much memory a relay takes, and how fast it makes allocations.
 
-use std::process::Command;
 use std::time::Instant;
 
 use super::cpu;
@@ -10,12 +9,9 @@ use super::plan::check_interrupt;
 use super::server::{LISTENER, Relay, Setup};
 use super::subject::Subject;
 use crate::Outcome;
-use crate::namespace::run;
 
 /// Allocations that are open at the end, with a channel each.
 pub const ALLOCATIONS: usize = 5_000;
-/// Descriptors that the generator and, by inheritance, the relays may open.
-const DESCRIPTORS: u32 = 65_536;
 
 /// What one relay took.
 #[derive(Clone, Copy, Debug)]
@@ -37,20 +33,6 @@ impl Footprint {
     pub fn per_allocation(&self) -> f64 {
         (self.loaded as f64 - self.idle as f64) / ALLOCATIONS as f64
     }
-}
-
-/// Allows this process, and with it its relays, enough descriptors.
-///
-/// # Errors
-/// The hard limit is lower and may not be raised.
-pub fn raise_descriptor_limit() -> Outcome<()> {
-    let own = std::process::id().to_string();
-    let set = |limit: &str| {
-        let limit = format!("--nofile={limit}");
-        run(Command::new("prlimit").args(["--pid", &own, &limit]), "").map(drop)
-    };
-    // As root the hard limit may be raised where it is lower.
-    set(&format!("{DESCRIPTORS}:")).or_else(|_| set(&format!("{DESCRIPTORS}:{DESCRIPTORS}")))
 }
 
 /// Measures `subject`.

@@ -50,6 +50,8 @@ pub struct Load {
 pub struct Echo {
     windows: Vec<Window>,
     wanted: u64,
+    /// Packets that the intruder sent meanwhile.
+    pub intruded: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +117,7 @@ impl Window {
 pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
     let windows = load.duration.as_nanos().div_ceil(WINDOW.as_nanos());
     let windows = usize::try_from(windows).expect("runs are short");
-    let mut echo = Echo { windows: vec![Window::default(); windows], wanted: 0 };
+    let mut echo = Echo { windows: vec![Window::default(); windows], ..Echo::default() };
     let mut receiver = Receiver::new();
     let burst = u64::try_from(load.burst).expect("bursts are small");
     let mut pacer = Pacer::new(load.rate, burst);
@@ -139,6 +141,7 @@ pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
         if let Some(intruder) = &flows.intruder {
             for _ in 0..intruder_pacer.bursts(elapsed) {
                 intruder.socket.send(&intruder.bytes)?;
+                echo.intruded += crowd;
             }
         }
         if elapsed >= looked + LOOK {
@@ -219,7 +222,7 @@ mod tests {
         let warm_up = [Window { sent: 1, received: 0 }; WARM_UP_WINDOWS];
         let windows =
             losses.into_iter().map(|lost| Window { sent: 10_000, received: 10_000 - lost });
-        Echo { windows: warm_up.into_iter().chain(windows).collect(), wanted: 100_000 }
+        Echo { windows: warm_up.into_iter().chain(windows).collect(), wanted: 100_000, intruded: 0 }
     }
 
     #[test]

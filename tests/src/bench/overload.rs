@@ -43,7 +43,9 @@ pub struct Overload {
     pub offered: f64,
     /// Packets carried meanwhile, in parts of the highest rate.
     pub goodput: f64,
-    /// Part of the calls' packets that came through beside one client that floods its own channel.
+    /// Packets that one client sent on its own channel, in parts of the highest rate.
+    pub flood: f64,
+    /// Part of the calls' packets that came through beside it.
     pub beside_flood: f64,
     /// Part of the calls' packets that came through while a stranger asked for allocations.
     pub beside_storm: f64,
@@ -65,9 +67,9 @@ pub fn measure(
     let peer = field.generator.udp((GENERATOR, 0).into())?;
     let client = field.generator.udp((GENERATOR, 0).into())?;
     client.connect(LISTENER)?;
-    let mut flooder = flows::open(client.try_clone()?, LISTENER)?;
-    flooder.bind(CHANNEL, peer.local_addr()?)?;
-    let flood = flood(client)?;
+    let mut allocation = flows::open(client.try_clone()?, LISTENER)?;
+    allocation.bind(CHANNEL, peer.local_addr()?)?;
+    let flooder = flood(client)?;
     let storm = storm(field)?;
     field.generate(|| {
         let mut bench = Bench::new(field, relay, calls, CASE.burst, probe);
@@ -78,12 +80,12 @@ pub fn measure(
         let (echo, _) = bench.run_beside(highest * TOO_MUCH, 0.0, probe)?;
         let part = |packets: u64| part_of(highest, packets, probe);
         let (offered, goodput) = (part(echo.sent()), part(echo.received()));
-        bench.flows.intruder = Some(flood);
+        bench.flows.intruder = Some(flooder);
         let (echo, _) = bench.run_beside(highest * CALLS, highest * FLOOD, probe)?;
-        let beside_flood = echo.share();
+        let (flood, beside_flood) = (part(echo.intruded), echo.share());
         bench.flows.intruder = Some(storm);
         let (echo, _) = bench.run_beside(highest * CALLS, highest * STORM, probe)?;
-        Ok(Overload { offered, goodput, beside_flood, beside_storm: echo.share() })
+        Ok(Overload { offered, goodput, flood, beside_flood, beside_storm: echo.share() })
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::flows::Way;
 use super::kernel;
 use super::throughput::{Case, Leg};
+use crate::report::say;
 use crate::{Failure, Outcome};
 
 /// Payload sizes in bytes: video that fills a packet, and audio.
@@ -13,6 +14,8 @@ const PAYLOADS: [u16; 2] = [1_100, 100];
 const BURSTS: [usize; 2] = [1, 8];
 /// Allocations of the cases that are about their number.
 const FLOWS: [usize; 4] = [20, 500, 5_000, 20_000];
+/// Descriptors of a program beside those of its allocations.
+const OTHER_DESCRIPTORS: usize = 1_000;
 const ROUNDS: usize = 5;
 const PROBE: Duration = Duration::from_millis(500);
 /// A round that would end later than this after the start is not begun.
@@ -94,6 +97,18 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// The same with no more allocations than `descriptors` allow: every relay here, and the
+    /// generator, opens one for each.
+    #[must_use]
+    pub fn within(mut self, descriptors: usize) -> Self {
+        let most = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+        for case in self.cases.iter_mut().filter(|case| case.allocations > most) {
+            say(&format!("{descriptors} descriptors: {} flows become {most}", case.allocations));
+            case.allocations = most;
+        }
+        self
     }
 
     fn shorten(&mut self) {
@@ -186,6 +201,16 @@ mod tests {
         assert_eq!(parse("--only cores").unwrap().cases.len(), 2);
         let footprint = parse("--only footprint").unwrap();
         assert_eq!((footprint.cases.len(), footprint.footprint), (0, true));
+    }
+
+    #[test]
+    fn flows_are_as_many_as_the_machine_allows() {
+        let allocations = |descriptors| -> Vec<_> {
+            let plan = parse("--flows").unwrap().within(descriptors);
+            plan.cases.iter().map(|case| case.allocations).collect()
+        };
+        assert_eq!(allocations(1 << 20), FLOWS);
+        assert_eq!(allocations(20_000), [20, 500, 5_000, 19_000]);
     }
 
     #[test]

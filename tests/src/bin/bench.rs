@@ -8,7 +8,7 @@ use e2e::bench::field::Field;
 use e2e::bench::figures::Figures;
 use e2e::bench::plan::{Plan, USAGE, catch_interrupts};
 use e2e::bench::subject::Subject;
-use e2e::bench::{footprint, machine, overload, throughput};
+use e2e::bench::{cpu, footprint, machine, overload, throughput};
 use e2e::document::Document;
 use e2e::report::say;
 
@@ -30,10 +30,11 @@ fn main() -> ExitCode {
 
 fn run(plan: &Plan) -> Outcome<()> {
     let subjects = Subject::chosen(plan.quick)?;
+    let descriptors = cpu::raise_descriptor_limit()?;
+    let plan = &plan.clone().within(descriptors);
     let machine = machine::describe(&subjects)?;
     let document = plan.write.then(|| Document::open("performance.md")).transpose()?;
     catch_interrupts()?;
-    footprint::raise_descriptor_limit()?;
     let field = Field::build(plan.realtime)?;
     say(&machine);
     let (figures, rounds) = measure(plan, &field, &subjects)?;
@@ -84,11 +85,12 @@ fn measure(plan: &Plan, field: &Field, subjects: &[Subject]) -> Outcome<(Figures
             let found = overload::measure(field, *subject, plan.probe, near)?;
             say(&format!(
                 "round {round}: {}: of {:.2} times its maximum it carries {:.2}; calls get {:.2} \
-                 beside a flood, {:.2} beside strangers",
+                 beside a flood of {:.2}, {:.2} beside strangers",
                 subject.name(),
                 found.offered,
                 found.goodput,
                 found.beside_flood,
+                found.flood,
                 found.beside_storm
             ));
             figures.overload.push((*subject, found));
