@@ -26,6 +26,8 @@ const WARM_UP_SHARE_MIN: f64 = 0.9;
 /// Probes of which one must hold. Neighbours on the machine only ever spoil a probe.
 const PROBES_MAX: usize = 2;
 
+/// Least payload of a full packet, in bytes.
+const FULL_LEN: u16 = 1_000;
 /// Allocations for which the usual relayed ports are too few.
 const MANY: usize = 14_000;
 
@@ -62,6 +64,14 @@ impl Case {
     #[must_use]
     pub const fn new(way: Way, payload_len: u16, burst: usize) -> Self {
         Self { way, payload_len, burst, leg: Leg::Udp, allocations: ALLOCATIONS, cores: 1 }
+    }
+
+    /// Whether it is one of those that say most: full packets by channels and from relay to relay,
+    /// over UDP and on one core.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        let plain = self.leg == Leg::Udp && self.cores == 1;
+        plain && self.payload_len >= FULL_LEN && self.way != Way::Indications
     }
 
     /// How a relay is started for it.

@@ -56,7 +56,7 @@ fn measure(plan: &Plan, field: &Field, subjects: &[Subject]) -> Outcome<(Figures
     let start = Instant::now();
     for round in 1..=plan.rounds {
         for case in &plan.cases {
-            for subject in subjects.iter().filter(|subject| subject.can(*case)) {
+            for subject in subjects.iter().filter(|subject| subject.takes(*case)) {
                 let near = figures.last_rate(*case, *subject);
                 let found = throughput::measure(field, *subject, *case, plan.probe, near)?;
                 say(&format!(
