@@ -6,6 +6,8 @@ use e2e::lab::{Lab, Network, WAN};
 use e2e::namespace::Namespace;
 use e2e::report::skip;
 use e2e::turn_client::Allocation;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use relay_proto::attribute as attr;
 use relay_proto::stun::{Class, Message, Method, Writer};
 
@@ -17,6 +19,8 @@ const MTU: u32 = 1280;
 /// A payload that does not fit it, and one that does.
 const LONG: usize = 1300;
 const SHORT: usize = 1200;
+/// Payloads that reach the relay together: alike, so that they would leave as one.
+const BURST: u8 = 8;
 
 /// DAT-15, DAT-16: a router on the way, then the relay's own link, is too narrow.
 #[test]
@@ -51,8 +55,40 @@ fn too_long_payload_is_fragmented_or_reported_as_the_client_asks() {
     narrow(lab.server(), WAN);
     exchange(&wire, &peer, at);
     assert_eq!(dropped("too_big"), 1.0);
+
+    let pause = Pause::begin(relay.id());
+    (0..BURST).for_each(|number| send(&wire, at, &[number; LONG], false));
+    (0..BURST).for_each(|number| send(&wire, at, &[number; LONG], true));
+    drop(pause);
+    for number in 0..BURST {
+        let mut buffer = [0; 2048];
+        let (length, _) = peer.recv_from(&mut buffer).expect("received");
+        assert_eq!(buffer[..length], [number; LONG]);
+    }
+    for _ in 0..BURST {
+        assert_eq!(next(&wire, attr::ICMP).0, at);
+    }
+    assert_eq!(dropped("too_big"), 1.0 + f64::from(BURST));
     let errors = relay.metrics().expect("ours").sum("relay_conservation_errors_total", &[]);
     assert_eq!(errors.unwrap_or_default(), 0.0);
+}
+
+/// Keeps a process from running, so that it finds all that was sent meanwhile at once.
+struct Pause(Pid);
+
+impl Pause {
+    fn begin(id: u32) -> Self {
+        let pid = Pid::from_raw(id.cast_signed());
+        kill(pid, Signal::SIGSTOP).expect("stopped");
+        Self(pid)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        // A process that is gone needs no waking.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
 }
 
 fn narrow(namespace: &Namespace, device: &str) {

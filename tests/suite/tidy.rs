@@ -8,8 +8,9 @@ use std::process::Command;
 use e2e::report::skip;
 
 /// Our crates, each with those of ours that it may use. Tests may use all.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("relay/proto", &[]),
+    ("relay/instructions", &["relay-proto"]),
     ("bandwidth-model", &[]),
     ("relay/server", &["relay-proto", "bandwidth-model", "relay-xdp"]),
     ("signaling", &["castling-relay", "relay-proto", "bandwidth-model"]),

@@ -26,7 +26,7 @@ pub const CARRYING_S: u32 = 10;
 /// Most channels that are kept, with those that wait for the end of their quarantine.
 const CHANNELS_KEPT_MAX: usize = 256;
 /// How many peers without a channel are told apart when links are counted.
-const FLOWS: usize = 4;
+const FLOWS_MAX: usize = 4;
 
 /// Caps of one allocation.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,9 @@ pub(crate) struct Allocation {
     used: [Used; 2],
     permissions: Vec<Permission>,
     channels: Vec<Channel>,
-    flows: [Option<Flow>; FLOWS],
+    /// Of peers without a channel, [`FLOWS_MAX`] at most: most clients use channels alone, so each
+    /// is made with its first payload.
+    flows: Vec<Flow>,
 }
 
 /// Lets one peer address through, whatever its port (RFC 8656 §9).
@@ -178,7 +180,7 @@ impl Allocation {
             used: [Used::default(); 2],
             permissions: Vec::new(),
             channels: Vec::new(),
-            flows: [None; FLOWS],
+            flows: Vec::new(),
         }
     }
 
@@ -271,6 +273,7 @@ impl Allocation {
     }
 
     /// The channel of this number, or why nothing goes through it.
+    #[inline]
     pub fn live_channel(
         &mut self,
         now: Now,
@@ -283,13 +286,13 @@ impl Allocation {
         if rules.strict && !self.channel_is_permitted(now, number) {
             return Err(DropReason::NoPermission);
         }
-        let at = self.channels.iter().position(|channel| channel.number == number);
-        let at = at.ok_or(DropReason::NoChannel)?;
-        let channel = &self.channels[at];
-        if !channel.is_live(now) || !self.serves(now, Family::of(&channel.flow.peer.ip())) {
+        let ended = self.ended_family(now);
+        let channel = self.channels.iter_mut().find(|channel| channel.number == number);
+        let channel = channel.ok_or(DropReason::NoChannel)?;
+        let is_ended = |family: Family| Family::of(&channel.flow.peer.ip()) == family;
+        if !channel.is_live(now) || ended.is_some_and(is_ended) {
             return Err(DropReason::Expired);
         }
-        let channel = &mut self.channels[at];
         if channel.is_allowed(rules) { Ok(channel) } else { Err(DropReason::PeerDenied) }
     }
 
@@ -299,12 +302,14 @@ impl Allocation {
     }
 
     /// Whether the peer of this number has a permission, or there is no such number.
+    #[inline(never)] // few relays are strict
     fn channel_is_permitted(&self, now: Now, number: ChannelNumber) -> bool {
         let bound = self.channels.iter().find(|channel| channel.number == number);
         bound.is_none_or(|channel| self.is_permitted(now, channel.flow.peer.ip()))
     }
 
     /// Whether so many bytes of payload are within the allocation's rate; if so, they are charged.
+    #[inline]
     pub fn may_pass(
         &mut self,
         now: Now,
@@ -322,15 +327,17 @@ impl Allocation {
 
     /// The record of a peer without a channel; the one idle for longest makes room.
     pub fn flow(&mut self, peer: SocketAddr, relay: Option<RelayAddr>) -> &mut Flow {
-        let known = self.flows.iter().position(|it| it.is_some_and(|flow| flow.peer == peer));
+        let known = self.flows.iter().position(|flow| flow.peer == peer);
         let at = known.unwrap_or_else(|| {
-            let idle =
-                |at: &usize| self.flows.get(*at).copied().flatten().and_then(|it| it.last_s());
-            (0..FLOWS).min_by_key(idle).unwrap_or(0)
+            if self.flows.len() == FLOWS_MAX {
+                let idle = (0..FLOWS_MAX).min_by_key(|at| self.flows[*at].last_s());
+                self.flows.swap_remove(idle.unwrap_or(0));
+            }
+            self.flows.reserve_exact(1);
+            self.flows.push(Flow::new(peer, relay));
+            self.flows.len() - 1
         });
-        let slot = &mut self.flows[at];
-        let kept = slot.filter(|flow| flow.peer == peer);
-        slot.insert(kept.unwrap_or(Flow::new(peer, relay)))
+        &mut self.flows[at]
     }
 
     /// Live permissions and channels.
@@ -346,7 +353,7 @@ impl Allocation {
     pub fn carrying(&self, now: Now) -> impl Iterator<Item = &Flow> {
         let live = self.channels.iter().filter(move |channel| channel.is_live(now));
         let bound = live.map(|channel| &channel.flow);
-        let flows = bound.chain(self.flows.iter().flatten());
+        let flows = bound.chain(&self.flows);
         let flows = flows.filter(move |flow| self.serves(now, Family::of(&flow.peer.ip())));
         flows.filter(move |flow| flow.is_carrying(now))
     }
@@ -356,13 +363,25 @@ impl Allocation {
         let is_other = |ip: IpAddr| Family::of(&ip) != family;
         self.permissions.retain(|permission| is_other(permission.ip));
         self.channels.retain(|channel| is_other(channel.flow.peer.ip()));
-        for slot in &mut self.flows {
-            slot.take_if(|flow| !is_other(flow.peer.ip()));
-        }
+        self.flows.retain(|flow| is_other(flow.peer.ip()));
     }
 
     /// Removes the record of a peer that gets a channel, so that it is not counted twice.
     fn take_flow(&mut self, peer: SocketAddr) -> Option<Flow> {
-        self.flows.iter_mut().find(|it| it.is_some_and(|flow| flow.peer == peer))?.take()
+        let at = self.flows.iter().position(|flow| flow.peer == peer)?;
+        Some(self.flows.swap_remove(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of them lie in a small machine's memory. A channel and a permission are what most
+    /// have; an index entry for client and relayed address comes on top.
+    #[test]
+    fn allocation_with_a_channel_is_small() {
+        let bytes = size_of::<Allocation>() + size_of::<Channel>() + size_of::<Permission>();
+        assert!(bytes <= 584, "{bytes} bytes");
     }
 }

@@ -60,6 +60,12 @@ impl Allocation {
         }
     }
 
+    /// Which of two addresses has ended, of an allocation that lives.
+    pub fn ended_family(&self, now: Now) -> Option<Family> {
+        self.second.leg()?;
+        Family::ALL.into_iter().find(|family| !self.serves(now, *family))
+    }
+
     /// Its address of this family.
     pub fn relayed_of(&self, family: Family) -> Option<RelayAddr> {
         if self.family == family {
@@ -161,7 +167,7 @@ impl Relay {
         if !allocation.is_live(now) {
             return self.close(id, Closed::Expired);
         }
-        if let Some(family) = Family::ALL.into_iter().find(|it| !allocation.serves(now, *it)) {
+        if let Some(family) = allocation.ended_family(now) {
             self.close_address(id, family);
         }
     }

@@ -21,6 +21,7 @@ mod farewell;
 pub mod framing;
 pub mod icmp;
 pub mod limit;
+mod media;
 pub mod nonce;
 pub mod operator;
 pub mod policy;

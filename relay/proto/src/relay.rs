@@ -8,7 +8,6 @@ use crate::Now;
 use crate::address::{
     AllocationId, ChannelNumber, ClientAddr, Family, PeerAddr, RelayAddr, Transport,
 };
-use crate::allocation::{Allocation, Direction};
 use crate::attribute as attr;
 use crate::auth::{AuthFailure, Credentials, ExpiryMode, user_of};
 use crate::channel_data;
@@ -19,10 +18,10 @@ use crate::nonce::Nonces;
 use crate::operator::Alternates;
 use crate::policy::PeerPolicy;
 use crate::replace::Searches;
-use crate::request::{PortWish, check_understood};
+use crate::request::PortWish;
 use crate::revocation::Revocations;
 use crate::shape::Rate;
-use crate::standing::{Generation, Reach, Rules};
+use crate::standing::Generation;
 use crate::stun::{self, Message, Method};
 use crate::table::Table;
 use crate::traffic::{Count, DropReason, Traffic};
@@ -31,8 +30,6 @@ use crate::traffic::{Count, DropReason, Traffic};
 pub const TICK_EXPIRIES_MAX: usize = 64;
 /// Most void entries in the queue of expiries, beside one for each live allocation.
 const STALE_DEADLINES_MAX: usize = 64;
-/// Longest payload of an IPv4 UDP datagram in bytes (RFC 768, RFC 791).
-const UDP_PAYLOAD_LEN_MAX: usize = 65_507;
 
 /// What a relay is built from.
 #[derive(Clone, Debug)]
@@ -128,7 +125,7 @@ impl Head {
         &self.bytes[..usize::from(self.length)]
     }
 
-    fn channel(number: ChannelNumber, length: u16) -> Self {
+    pub(crate) fn channel(number: ChannelNumber, length: u16) -> Self {
         let mut bytes = [0; Self::LEN_MAX];
         bytes[..channel_data::HEADER_LEN].copy_from_slice(&channel_data::header(number, length));
         Self { bytes, length: 4 }
@@ -136,27 +133,30 @@ impl Head {
 
     /// Header, XOR-PEER-ADDRESS and the DATA attribute's header of a Data indication
     /// (RFC 8656 §11.3).
-    fn data_indication(id: stun::TransactionId, peer: SocketAddr, length: u16, pad: u8) -> Self {
+    pub(crate) fn data_indication(
+        id: stun::TransactionId,
+        peer: SocketAddr,
+        length: u16,
+        pad: u8,
+    ) -> Self {
         const KIND: u16 = 0x0017;
         let (address, address_len) = stun::xor_address(peer, &id);
         let head_len = stun::HEADER_LEN + 4 + address_len + 4;
         let total = head_len - stun::HEADER_LEN + usize::from(length) + usize::from(pad);
         let total = u16::try_from(total).expect("checked against the longest datagram");
         let address_len_field = if address_len == 8 { 8u16 } else { 20 };
-        let fields: [&[u8]; 9] = [
-            &KIND.to_be_bytes(),
-            &total.to_be_bytes(),
-            &stun::MAGIC_COOKIE.to_be_bytes(),
-            &id,
-            &attr::XOR_PEER_ADDRESS.to_be_bytes(),
-            &address_len_field.to_be_bytes(),
-            &address[..address_len],
-            &attr::DATA.to_be_bytes(),
-            &length.to_be_bytes(),
-        ];
         let mut bytes = [0; Self::LEN_MAX];
-        let values = fields.into_iter().flatten();
-        bytes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        bytes[..2].copy_from_slice(&KIND.to_be_bytes());
+        bytes[2..4].copy_from_slice(&total.to_be_bytes());
+        bytes[4..8].copy_from_slice(&stun::MAGIC_COOKIE.to_be_bytes());
+        bytes[8..20].copy_from_slice(&id);
+        bytes[20..22].copy_from_slice(&attr::XOR_PEER_ADDRESS.to_be_bytes());
+        bytes[22..24].copy_from_slice(&address_len_field.to_be_bytes());
+        // Always as long as an IPv6 address: of an IPv4 one the rest is zero or written over.
+        bytes[24..44].copy_from_slice(&address);
+        let data = &mut bytes[head_len - 4..head_len];
+        data[..2].copy_from_slice(&attr::DATA.to_be_bytes());
+        data[2..].copy_from_slice(&length.to_be_bytes());
         Self { bytes, length: if address_len == 8 { 36 } else { 48 } }
     }
 }
@@ -633,222 +633,4 @@ impl Relay {
         let family = Family::of(&to.remote.ip()).index();
         &mut self.counters.traffic.client[to.transport.index()].tx[family]
     }
-
-    fn channel_data<'b>(&mut self, now: Now, from: ClientAddr, bytes: &'b [u8]) -> Verdict<'b> {
-        let Some((number, payload)) = channel_data::parse(bytes) else {
-            return self.refuse(DropReason::Malformed);
-        };
-        let rules = Rules::of(&self.settings, self.generation);
-        let Some((via, allocation)) = self.table.by_client(from) else {
-            return self.refuse(DropReason::NoAllocation);
-        };
-        allocation.heard_s = now.second();
-        match allocation.live_channel(now, number, rules) {
-            Ok(channel) => {
-                if !stun::looks_like_stun(payload) {
-                    channel.flow.saw(now, Direction::ToPeer);
-                }
-                let (peer, relay) = (channel.flow.peer, channel.flow.relay);
-                self.forward_to_peer(now, via, peer, relay, payload, false)
-            }
-            Err(reason) => {
-                allocation.carried.from_client.add(payload.len());
-                allocation.carried.to_peers_dropped.add(payload.len());
-                self.refuse(reason)
-            }
-        }
-    }
-
-    /// A Send indication (RFC 8656 §11.2): no reply, whatever is wrong with it.
-    pub(crate) fn send_indication<'b>(
-        &mut self,
-        now: Now,
-        from: ClientAddr,
-        message: &Message<'b>,
-    ) -> Verdict<'b> {
-        let peer = message.attribute(attr::XOR_PEER_ADDRESS).and_then(|it| message.unxor(it));
-        let parts = peer.zip(message.attribute(attr::DATA));
-        let Some((peer, payload)) = parts.filter(|_| check_understood(message).is_ok()) else {
-            return self.refuse(DropReason::Malformed);
-        };
-        let rules = Rules::of(&self.settings, self.generation);
-        let peer = rules.policy.canonical(peer);
-        let dont_fragment = wants_df(message, from, peer);
-        let Some((via, allocation)) = self.table.by_client(from) else {
-            return self.refuse(DropReason::NoAllocation);
-        };
-        allocation.heard_s = now.second();
-        match may_send(rules, allocation, now, peer) {
-            Ok(relay) => {
-                if !stun::looks_like_stun(payload) {
-                    allocation.saw(now, peer, relay, Direction::ToPeer);
-                }
-                self.forward_to_peer(now, via, peer, relay, payload, dont_fragment)
-            }
-            Err(reason) => {
-                allocation.carried.from_client.add(payload.len());
-                allocation.carried.to_peers_dropped.add(payload.len());
-                self.refuse(reason)
-            }
-        }
-    }
-
-    /// Counts a payload that may go to its peer.
-    fn forward_to_peer<'b>(
-        &mut self,
-        now: Now,
-        via: AllocationId,
-        peer: SocketAddr,
-        relay: Option<RelayAddr>,
-        payload: &'b [u8],
-        dont_fragment: bool,
-    ) -> Verdict<'b> {
-        let Some(allocation) = self.table.by_id(via) else {
-            return self.refuse(DropReason::NoAllocation);
-        };
-        allocation.carried.from_client.add(payload.len());
-        if !allocation.may_pass(now, Direction::ToPeer, self.settings.rate_max, payload.len()) {
-            allocation.carried.to_peers_dropped.add(payload.len());
-            return self.refuse(DropReason::Shaped);
-        }
-        let family = Family::of(&peer.ip());
-        if let Some((to, from)) = relay.zip(allocation.relayed_of(family)) {
-            allocation.carried.to_relay.add(payload.len());
-            return Verdict::Hairpin { via, from, to, payload };
-        }
-        allocation.carried.to_peers.add(payload.len());
-        self.counters.traffic.peer.tx[family.index()].add(payload.len());
-        Verdict::ToPeer { via, to: PeerAddr(peer), payload, dont_fragment }
-    }
-
-    /// Decides a payload from a peer, which is another allocation of ours if `relay` is given.
-    fn forward_to_client<'b>(
-        &mut self,
-        now: Now,
-        at: AllocationId,
-        peer: SocketAddr,
-        relay: Option<RelayAddr>,
-        payload: &'b [u8],
-    ) -> Verdict<'b> {
-        let id = self.indication_id();
-        let rules = Rules::of(&self.settings, self.generation);
-        let Some(allocation) = self.table.by_id(at) else {
-            return self.refuse(DropReason::NoAllocation);
-        };
-        allocation.carried.from_peers.add(payload.len());
-        let rate = self.settings.rate_max;
-        let framed = framing(allocation, now, rules, peer, relay, payload, id).and_then(|framed| {
-            let passes = allocation.may_pass(now, Direction::FromPeer, rate, payload.len());
-            passes.then_some(framed).ok_or(DropReason::Shaped)
-        });
-        match framed {
-            Ok((head, pad)) => {
-                allocation.carried.to_client.add(payload.len());
-                let to = allocation.client;
-                let total = head.as_bytes().len() + payload.len() + usize::from(pad);
-                self.client_tx(to).add(total);
-                Verdict::ToClient { via: at, to, head, payload, pad }
-            }
-            Err(reason) => {
-                allocation.carried.to_client_dropped.add(payload.len());
-                self.refuse(reason)
-            }
-        }
-    }
-
-    /// A transaction id for a Data indication, where nobody answers: unique is enough.
-    pub(crate) fn indication_id(&mut self) -> stun::TransactionId {
-        self.drawn = self.drawn.wrapping_add(1);
-        let mut id = [0; 12];
-        let bytes = self.seed.iter().skip(8).take(4).copied().chain(self.drawn.to_be_bytes());
-        id.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        id
-    }
-}
-
-impl Allocation {
-    fn saw(&mut self, now: Now, peer: SocketAddr, relay: Option<RelayAddr>, direction: Direction) {
-        let flow = match self.channel_of(now, peer) {
-            Some(channel) => &mut channel.flow,
-            None => self.flow(peer, relay),
-        };
-        flow.saw(now, direction);
-    }
-}
-
-/// Whether DF is to be set: asked for, and neither leg is IPv6 (RFC 8656 §13, §14, §15).
-fn wants_df(message: &Message<'_>, from: ClientAddr, peer: SocketAddr) -> bool {
-    let translates = from.transport == Transport::Udp && from.remote.is_ipv6();
-    peer.is_ipv4() && !translates && message.attribute(attr::DONT_FRAGMENT).is_some()
-}
-
-/// Whether a Send indication may go to `peer`, and to which allocation of ours if it is one.
-fn may_send(
-    rules: Rules<'_>,
-    allocation: &mut Allocation,
-    now: Now,
-    peer: SocketAddr,
-) -> Result<Option<RelayAddr>, DropReason> {
-    if !allocation.is_live(now) {
-        return Err(DropReason::Expired);
-    }
-    let family = Family::of(&peer.ip());
-    let reach = allocation.permission(now, peer.ip(), rules)?;
-    if !allocation.serves(now, family) {
-        return Err(DropReason::Expired);
-    }
-    if reach == Reach::AnyPort && peer.port() != 0 {
-        return Ok(None);
-    }
-    rules.way(peer, allocation.relayed_of(family))
-}
-
-/// How a payload from `peer` reaches the client: its channel, or a Data indication.
-fn framing(
-    allocation: &mut Allocation,
-    now: Now,
-    rules: Rules<'_>,
-    peer: SocketAddr,
-    relay: Option<RelayAddr>,
-    payload: &[u8],
-    id: stun::TransactionId,
-) -> Result<(Head, u8), DropReason> {
-    if !allocation.is_live(now) || !allocation.serves(now, Family::of(&peer.ip())) {
-        return Err(DropReason::Expired);
-    }
-    let is_media = !stun::looks_like_stun(payload);
-    let length = u16::try_from(payload.len()).map_err(|_| DropReason::TooBig)?;
-    let is_permitted = !rules.strict || allocation.is_permitted(now, peer.ip());
-    if let Some(channel) = allocation.channel_of(now, peer).filter(|_| is_permitted) {
-        if !channel.is_allowed(rules) {
-            return Err(DropReason::PeerDenied);
-        }
-        if payload.len() + channel_data::HEADER_LEN > UDP_PAYLOAD_LEN_MAX {
-            return Err(DropReason::TooBig);
-        }
-        if is_media {
-            channel.flow.saw(now, Direction::FromPeer);
-        }
-        let number = channel.number;
-        let pad = match allocation.client.transport {
-            Transport::Udp => 0,
-            Transport::Tcp | Transport::Tls => padding(payload),
-        };
-        return Ok((Head::channel(number, length), pad));
-    }
-    allocation.permission(now, peer.ip(), rules)?;
-    if payload.len() + Head::LEN_MAX + 3 > UDP_PAYLOAD_LEN_MAX {
-        return Err(DropReason::TooBig);
-    }
-    if is_media {
-        allocation.flow(peer, relay).saw(now, Direction::FromPeer);
-    }
-    let pad = padding(payload);
-    Ok((Head::data_indication(id, peer, length, pad), pad))
-}
-
-/// 0 to 3 bytes fill a DATA attribute up (RFC 8489 §14), and ChannelData on streams
-/// (RFC 8656 §12.5).
-fn padding(payload: &[u8]) -> u8 {
-    (payload.len().wrapping_neg() % 4) as u8
 }

@@ -41,6 +41,7 @@ pub struct Used {
 
 impl Used {
     /// Whether `bytes` may pass now; if so, they are charged.
+    #[inline(never)] // few relays have a rate
     pub fn take(&mut self, now: Now, rate: Rate, bytes: usize) -> bool {
         let after = after(self.until_ns, now, rate, bytes);
         if let Some(until_ns) = after {

@@ -19,6 +19,8 @@ use relayed::{PortKey, Ports, send_to_peers, tell_errors};
 
 /// Fewest free slots with which a socket is read; below, what waits is sent first.
 const SLOTS_LOW: usize = 16;
+/// Most datagrams that wait to be sent; a slot of the arena may hold a train of them.
+const QUEUE_MAX: usize = 1024;
 /// Most payloads taken from one ring before sockets are looked at again.
 const RING_POPS_MAX: usize = 128;
 
@@ -62,9 +64,9 @@ pub struct Edge<C> {
     rings: Rings,
     ports: Ports,
     sender: Sender,
-    /// What is to be sent when the arena is full or the turn is over.
+    /// What is to be sent when there is no more room or the turn is over.
     queue: Vec<Queued>,
-    /// Positions in the queue, sorted by socket.
+    /// Positions in the queue, sorted by socket and flow.
     order: Vec<u16>,
     published: u64,
 }
@@ -100,6 +102,15 @@ impl Way {
             Self::ToPeer { via, to, .. } => {
                 (true, 2 * via.index() + Family::of(&to.0.ip()).index())
             }
+        }
+    }
+
+    /// Sorts what leaves from one socket, so that datagrams of one flow are neighbours and can
+    /// leave as a train: by the client's allocation, or by the peer's port.
+    fn flow(&self) -> usize {
+        match self {
+            Self::ToClient { via, .. } => via.index(),
+            Self::ToPeer { to, .. } => to.0.port().into(),
         }
     }
 
@@ -188,8 +199,8 @@ impl<C: Clients> Edge<C> {
             rings,
             ports: Ports::default(),
             sender: Sender::new(),
-            queue: Vec::with_capacity(2 * Arena::SLOTS),
-            order: Vec::with_capacity(2 * Arena::SLOTS),
+            queue: Vec::with_capacity(QUEUE_MAX),
+            order: Vec::with_capacity(QUEUE_MAX),
             published: 0,
         })
     }
@@ -220,10 +231,13 @@ impl<C: Clients> Edge<C> {
             Err(error) => return tracing::debug!(%error, "relayed port"),
         };
         for slot in slots {
-            let Some(datagram) = self.arena.datagram(slot) else { continue };
-            let verdict = self.relay.from_peer(now, id, PeerAddr(datagram.from), datagram.bytes);
-            let step = act(verdict, &self.arena, datagram.class);
-            self.take(now, step);
+            let Some(received) = self.arena.received(slot) else { continue };
+            for datagram in received.datagrams() {
+                let bytes = self.arena.bytes(datagram);
+                let verdict = self.relay.from_peer(now, id, PeerAddr(received.from), bytes);
+                let step = act(verdict, &self.arena, received.class);
+                self.take(now, step);
+            }
         }
     }
 
@@ -250,6 +264,9 @@ impl<C: Clients> Edge<C> {
             && let Err(reason) = self.charge(now, &queued)
         {
             return self.take_back(&queued, reason);
+        }
+        if self.queue.len() == QUEUE_MAX {
+            self.send_queue(now);
         }
         self.queue.push(queued);
     }
@@ -334,14 +351,14 @@ impl<C: Clients> Edge<C> {
         self.arena.clear();
     }
 
-    /// Sends everything that waits, socket by socket, each in the order of arrival.
+    /// Sends everything that waits, socket by socket, each flow in the order of arrival.
     fn send_queue(&mut self, now: Now) {
         self.order.clear();
-        self.order.extend(0..u16::try_from(self.queue.len()).expect("a few arenas"));
+        self.order.extend(0..u16::try_from(self.queue.len()).expect("at most QUEUE_MAX"));
         let queue = &self.queue;
-        let key = |at: &u16| (queue[usize::from(*at)].way.socket(), *at);
-        self.order.sort_unstable_by_key(key);
-        let same = |a: &u16, b: &u16| key(a).0 == key(b).0;
+        let way = |at: &u16| &queue[usize::from(*at)].way;
+        self.order.sort_unstable_by_key(|at| (way(at).socket(), way(at).flow(), *at));
+        let same = |a: &u16, b: &u16| way(a).socket() == way(b).socket();
         for order in self.order.chunk_by(same) {
             let run = Run { queue, order, arena: &self.arena };
             match order.first().map(|first| &queue[usize::from(*first)].way) {

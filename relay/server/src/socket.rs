@@ -4,6 +4,7 @@
 //! passed beside its pointer.
 #![allow(unsafe_code)] // recvmmsg, sendmmsg, epoll and getifaddrs have no safe form in std
 
+mod batch;
 mod class;
 mod epoll;
 mod errors;
@@ -12,16 +13,17 @@ mod receive;
 mod send;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use batch::Outgoing;
 pub use class::report_class;
 pub use epoll::{Epoll, Waker};
 pub use errors::next_error;
 pub use receive::{Arena, Span};
-pub use send::{Outgoing, Sender};
+pub use send::Sender;
 
 /// Receive buffer that a listener asks for, in bytes.
 const LISTENER_BUFFER_LEN: usize = 4 << 20;
@@ -82,7 +84,17 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_port(shared)?;
+    // Datagrams of one flow and one length may arrive as one; kernels before 5.0 do without.
+    let _ = set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     Ok(socket)
+}
+
+/// Whether the kernel cuts a message into datagrams; one before 4.18 would send it whole.
+fn kernel_cuts_trains() -> bool {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_ok_and(|probe| {
+        // A length of 0 is the default: every message is one datagram.
+        set_option(probe.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+    })
 }
 
 /// Makes the kernel say which of our addresses a datagram was for, so that the reply comes from it.

@@ -158,19 +158,22 @@ fn serve_listener(edge: &mut Edge<Listeners>, now: Now, at: usize) {
         Err(error) => return tracing::debug!(%error, "listener"),
     };
     for slot in slots {
-        let Some(datagram) = edge.arena.datagram(slot) else { continue };
+        let Some(received) = edge.arena.received(slot) else { continue };
         let from = ClientAddr {
-            remote: datagram.from,
-            local: datagram.local,
+            remote: received.from,
+            local: received.local,
             listener: number,
             transport: Transport::Udp,
         };
-        let verdict = if stun_only {
-            edge.relay.from_stun_client(now, from, datagram.bytes)
-        } else {
-            edge.relay.from_client(now, from, datagram.bytes)
-        };
-        let step = act(verdict, &edge.arena, datagram.class);
-        edge.take(now, step);
+        for datagram in received.datagrams() {
+            let bytes = edge.arena.bytes(datagram);
+            let verdict = if stun_only {
+                edge.relay.from_stun_client(now, from, bytes)
+            } else {
+                edge.relay.from_client(now, from, bytes)
+            };
+            let step = act(verdict, &edge.arena, received.class);
+            edge.take(now, step);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod relay {
     mod stream;
     mod tls;
     mod tls_client;
+    mod trains;
     mod turn_client;
 }
 

@@ -7,14 +7,17 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::name::Name;
 
-/// Room for one datagram: none is longer.
+/// Room for one datagram, or for a train of them: neither is longer.
 const SLOT_LEN: usize = 1 << 16;
-/// Room for the control messages that are asked for, aligned for their headers.
-type Control = [u64; 8];
+/// Room for the control messages that are asked for (destination, class and segment length),
+/// aligned for their headers.
+type Control = [u64; 12];
 
 /// Slots for datagrams, filled from sockets and emptied together.
 ///
-/// A slot's memory is 64 KiB, of which the kernel gives only the pages that were written to.
+/// A slot takes one datagram, or a train: datagrams of one sender and one length, of which the last
+/// may be shorter, which the kernel hands over as one (`UDP_GRO`). A slot's memory is 64 KiB, of
+/// which the kernel gives only the pages that were written to.
 pub struct Arena {
     bytes: Raw<u8>,
     names: Raw<Name>,
@@ -24,17 +27,32 @@ pub struct Arena {
     used: usize,
 }
 
-/// A datagram that was received.
+/// What one slot received: a datagram, or a train.
 #[derive(Clone, Copy)]
-pub struct Datagram<'a> {
+pub struct Received {
     /// Who sent it.
     pub from: SocketAddr,
     /// Which of our addresses it was for, if the listener has several.
     pub local: Option<IpAddr>,
     /// Its traffic class: DSCP and ECN; 0 unless the socket reports it.
     pub class: u8,
-    /// What it says.
-    pub bytes: &'a [u8],
+    /// All its bytes.
+    whole: Span,
+    /// Length of each datagram but the last, in bytes.
+    segment: usize,
+}
+
+impl Received {
+    /// Where its datagrams lie, in the order of arrival; there is at least one.
+    pub fn datagrams(self) -> impl Iterator<Item = Span> {
+        let Span { start, length } = self.whole;
+        // An empty datagram is a datagram.
+        let count = length.div_ceil(self.segment).max(1);
+        (0..count).map(move |at| {
+            let from = at * self.segment;
+            Span { start: start + from, length: self.segment.min(length - from) }
+        })
+    }
 }
 
 /// Where a piece of a datagram lies in an [`Arena`].
@@ -53,7 +71,7 @@ impl Span {
 }
 
 impl Arena {
-    /// How many datagrams fit.
+    /// How many datagrams or trains fit.
     pub const SLOTS: usize = 64;
 
     /// An arena with all slots empty.
@@ -62,7 +80,7 @@ impl Arena {
         let arena = Self {
             bytes: Raw::new(vec![0; Self::SLOTS * SLOT_LEN]),
             names: Raw::new(vec![Name::empty(); Self::SLOTS]),
-            controls: Raw::new(vec![[0; 8]; Self::SLOTS]),
+            controls: Raw::new(vec![[0; 12]; Self::SLOTS]),
             vectors: Raw::new(vec![
                 libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
                 Self::SLOTS
@@ -74,7 +92,7 @@ impl Arena {
         arena
     }
 
-    /// How many more datagrams fit.
+    /// How many more datagrams or trains fit.
     #[must_use]
     pub const fn free(&self) -> usize {
         Self::SLOTS - self.used
@@ -128,17 +146,19 @@ impl Arena {
         Some(Span { start, length })
     }
 
-    /// The datagram in a slot; `None` if it is no IP datagram.
+    /// What a slot received; `None` if it is no IP datagram.
     #[must_use]
-    pub fn datagram(&self, slot: usize) -> Option<Datagram<'_>> {
+    pub fn received(&self, slot: usize) -> Option<Received> {
         assert!(slot < self.used, "only received slots are looked at");
         // SAFETY: the kernel has filled the slot's header and name, and nothing writes to them
         // while the arena is borrowed.
         let (header, name) = unsafe { (*self.headers.at(slot), *self.names.at(slot)) };
         let length = (header.msg_len as usize).min(SLOT_LEN);
-        let bytes = self.bytes(Span { start: slot * SLOT_LEN, length });
-        let (local, class) = annotations(&header.msg_hdr);
-        Some(Datagram { from: name.read()?, local, class, bytes })
+        let whole = Span { start: slot * SLOT_LEN, length };
+        let Annotations { local, class, segment } = annotations(&header.msg_hdr);
+        // What is no train is one segment.
+        let segment = segment.unwrap_or(length).max(1);
+        Some(Received { from: name.read()?, local, class, whole, segment })
     }
 
     /// The bytes of a span.
@@ -150,7 +170,7 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(self.bytes.at(span.start), span.length) }
     }
 
-    /// Where a part of [`Datagram::bytes`] lies.
+    /// Where a part of a received datagram lies.
     #[must_use]
     pub fn span(&self, part: &[u8]) -> Span {
         if part.is_empty() {
@@ -189,31 +209,46 @@ impl Default for Arena {
     }
 }
 
-/// The address that a datagram was for and its traffic class, as far as they are reported.
-fn annotations(header: &libc::msghdr) -> (Option<IpAddr>, u8) {
-    let (mut local, mut class) = (None, 0);
+/// What the kernel says beside a datagram, as far as it is asked to.
+#[derive(Default)]
+struct Annotations {
+    /// The address that it was for.
+    local: Option<IpAddr>,
+    /// Its traffic class.
+    class: u8,
+    /// If it is a train: the length of each datagram but the last, in bytes.
+    segment: Option<usize>,
+}
+
+fn annotations(header: &libc::msghdr) -> Annotations {
+    let mut all = Annotations::default();
     for (level, kind, data) in super::control_messages(header) {
         // SAFETY: the kernel puts these types into control messages of these kinds.
         unsafe {
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    local = Some(Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr)).into());
+                    let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr));
+                    all.local = Some(ip.into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    all.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
-                (libc::IPPROTO_IP, libc::IP_TOS) => class = data.read(),
+                (libc::IPPROTO_IP, libc::IP_TOS) => all.class = data.read(),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                     let [low, ..] = data.cast::<libc::c_int>().read_unaligned().to_le_bytes();
-                    class = low;
+                    all.class = low;
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let segment = data.cast::<libc::c_int>().read_unaligned();
+                    all.segment = usize::try_from(segment).ok();
                 }
                 _ => {}
             }
         }
     }
-    (local, class)
+    all
 }
 
 /// An array that the kernel writes to: reached by pointers only, so that no reference to it is
@@ -268,11 +303,13 @@ mod tests {
             let slots = arena.receive(listener.as_fd()).expect("received");
             assert_eq!(slots, 0..5);
             for (slot, byte) in slots.zip(0..) {
-                let datagram = arena.datagram(slot).expect("datagram");
-                assert_eq!(datagram.bytes, [round, byte]);
-                assert_eq!(datagram.from, client.local_addr().expect("address"));
-                assert_eq!(datagram.local, Some([127, 0, 0, 1].into()));
-                let span = arena.span(&datagram.bytes[1..]);
+                let received = arena.received(slot).expect("datagram");
+                assert_eq!(received.from, client.local_addr().expect("address"));
+                assert_eq!(received.local, Some([127, 0, 0, 1].into()));
+                assert_eq!(received.datagrams().count(), 1);
+                let bytes = arena.bytes(received.whole);
+                assert_eq!(bytes, [round, byte]);
+                let span = arena.span(&bytes[1..]);
                 assert_eq!(arena.bytes(span), [byte]);
             }
             arena.clear();

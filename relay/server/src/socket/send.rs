@@ -1,54 +1,33 @@
-//! Sending many datagrams with one call.
+//! Sending many datagrams with few calls.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
-use super::class::{DSCP_BITS, fragment_freely, never_fragment};
-use super::name::Name;
+use super::batch::{BATCH, Batch, Outgoing};
+use super::class::{fragment_freely, never_fragment};
 
-/// Most datagrams of one call.
-const BATCH: usize = 64;
-/// Pieces of one datagram: head, payload, padding.
-const PARTS: usize = 3;
-/// Room for source address and traffic class, aligned for their headers.
-type Control = [u64; 8];
+/// Datagrams that leave one by one after the kernel has refused to cut a train. A host that never
+/// cuts any is asked rarely, and one whose route has changed is asked again.
+const APART_AFTER_REFUSAL: usize = 4096;
 
-/// A datagram to send.
-pub struct Outgoing<'a> {
-    /// Where to.
-    pub to: SocketAddr,
-    /// From which of our addresses; `None` where the socket has only one.
-    pub from: Option<IpAddr>,
-    /// The traffic class whose DSCP it is to have; ECN is not passed on (RFC 8656 §14).
-    pub class: u8,
-    /// Its pieces, in order.
-    pub parts: [&'a [u8]; PARTS],
-}
-
-/// The arrays that `sendmmsg` reads, kept so that they need no making.
+/// Sends datagrams; those of one flow and one length go to the kernel as one message.
 pub struct Sender {
-    names: Vec<Name>,
-    controls: Vec<Control>,
-    vectors: Vec<[libc::iovec; PARTS]>,
-    headers: Vec<libc::mmsghdr>,
+    batch: Batch,
     /// The socket's mode is not the usual one.
     is_whole: bool,
+    /// The kernel can cut trains at all.
+    can_cut: bool,
+    /// Datagrams that are still to leave one by one.
+    apart: usize,
 }
 
 impl Sender {
     /// A sender that has sent nothing.
     #[must_use]
     pub fn new() -> Self {
-        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Self {
-            names: vec![Name::empty(); BATCH],
-            controls: vec![[0; 8]; BATCH],
-            vectors: vec![[nothing; PARTS]; BATCH],
-            // SAFETY: all-zero bytes are a valid `mmsghdr` that points nowhere.
-            headers: (0..BATCH).map(|_| unsafe { std::mem::zeroed() }).collect(),
-            is_whole: false,
-        }
+        let can_cut = super::kernel_cuts_trains();
+        Self { batch: Batch::new(), is_whole: false, can_cut, apart: 0 }
     }
 
     /// Sends datagrams from one socket, in order; `refused` hears the position of each that the
@@ -56,19 +35,23 @@ impl Sender {
     pub fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
-        packets: impl Iterator<Item = Outgoing<'a>>,
+        mut packets: impl Iterator<Item = Outgoing<'a>>,
         mut refused: impl FnMut(usize, &io::Error),
     ) {
-        let mut packets = packets.peekable();
         let mut sent_before = 0;
-        while packets.peek().is_some() {
+        loop {
+            let trains = self.can_cut && self.apart == 0;
             // The pieces live for `'a`, which is longer than this call.
-            let count = packets.by_ref().take(BATCH).enumerate().map(|(at, packet)| {
-                self.fill(at, &packet);
-            });
-            let count = count.count();
-            self.flush(socket, count, |at, error| refused(sent_before + at, error));
+            let count = self.batch.fill(&mut packets, trains);
+            if count == 0 {
+                return;
+            }
+            self.apart = self.apart.saturating_sub(count);
+            self.flush(socket, |at, error| refused(sent_before + at, error));
             sent_before += count;
+            if count < BATCH {
+                return;
+            }
         }
     }
 
@@ -94,69 +77,73 @@ impl Sender {
         }
     }
 
-    fn flush(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        count: usize,
-        mut refused: impl FnMut(usize, &io::Error),
-    ) {
+    fn flush(&mut self, socket: BorrowedFd<'_>, mut refused: impl FnMut(usize, &io::Error)) {
         let mut at = 0;
         let mut again = None;
-        while at < count {
-            let rest = (count - at) as libc::c_uint;
-            // SAFETY: headers `at..count` were filled by `fill` for this call; what they point to
-            // outlives it.
-            let sent = unsafe {
-                let first = self.headers.as_mut_ptr().add(at);
-                libc::sendmmsg(socket.as_raw_fd(), first, rest, 0)
+        while at < self.batch.len() {
+            // SAFETY: called by `send` alone, where the pieces live on.
+            let error = match unsafe { self.batch.send(socket, at) } {
+                Ok(sent) => {
+                    at += sent;
+                    continue;
+                }
+                Err(error) => error,
             };
-            match usize::try_from(sent) {
-                Ok(sent) if sent > 0 => at += sent,
-                _ => match io::Error::last_os_error() {
-                    error if error.kind() == io::ErrorKind::Interrupted => {}
-                    // A full buffer has no room for the rest either.
-                    error if error.kind() == io::ErrorKind::WouldBlock => {
-                        (at..count).for_each(|at| refused(at, &error));
-                        return;
+            let datagrams = self.batch.datagrams(at);
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // A full buffer has no room for the rest either.
+                io::ErrorKind::WouldBlock => {
+                    let last = self.batch.datagrams(self.batch.len() - 1);
+                    (datagrams.start..last.end).for_each(|at| refused(at, &error));
+                    return;
+                }
+                // What the network said about an earlier datagram is told with the next, which
+                // is not sent then (ip(7), IP_RECVERR).
+                _ if self.may_be_older(&error) && again != Some(at) => again = Some(at),
+                _ if datagrams.len() > 1 && !is_out_of_room(&error) => {
+                    if may_be_uncut(&error) {
+                        self.apart = APART_AFTER_REFUSAL;
                     }
-                    // What the network said about an earlier datagram is told with the next, which
-                    // is not sent then (ip(7), IP_RECVERR).
-                    error if !self.is_whole && again != Some(at) && may_be_older(&error) => {
-                        again = Some(at);
-                    }
-                    error => {
-                        refused(at, &error);
-                        at += 1;
-                    }
-                },
+                    self.send_apart(socket, at, datagrams, &mut refused);
+                    at += 1;
+                }
+                _ => {
+                    datagrams.for_each(|at| refused(at, &error));
+                    at += 1;
+                }
             }
         }
     }
 
-    fn fill(&mut self, at: usize, packet: &Outgoing<'_>) {
-        let vectors = &mut self.vectors[at];
-        let mut parts = 0;
-        for part in packet.parts.iter().filter(|part| !part.is_empty()) {
-            let base = part.as_ptr().cast_mut().cast();
-            vectors[parts] = libc::iovec { iov_base: base, iov_len: part.len() };
-            parts += 1;
+    /// Sends the datagrams of a train one by one: each has its own fate.
+    fn send_apart(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        message: usize,
+        datagrams: Range<usize>,
+        mut refused: impl FnMut(usize, &io::Error),
+    ) {
+        for at in datagrams {
+            let mut again = true;
+            // SAFETY: called by `flush` alone, as above.
+            while let Err(error) = unsafe { self.batch.send_alone(socket, message, at) } {
+                let is_retried = again && self.may_be_older(&error);
+                if is_retried {
+                    again = false;
+                } else if error.kind() != io::ErrorKind::Interrupted {
+                    refused(at, &error);
+                    break;
+                }
+            }
         }
-        let name_len = self.names[at].write(packet.to);
-        let mut control_len = 0;
-        if let Some(from) = packet.from {
-            control_len = write_source(&mut self.controls[at], from);
-        }
-        if packet.class & DSCP_BITS != 0 {
-            let (v4, class) = (packet.to.is_ipv4(), packet.class & DSCP_BITS);
-            control_len += write_class(&mut self.controls[at], control_len, v4, class);
-        }
-        let header = &mut self.headers[at].msg_hdr;
-        header.msg_name = (&raw mut self.names[at]).cast();
-        header.msg_namelen = name_len;
-        header.msg_iov = vectors.as_mut_ptr();
-        header.msg_iovlen = parts as _;
-        header.msg_control = (&raw mut self.controls[at]).cast();
-        header.msg_controllen = control_len as _;
+    }
+
+    /// Whether an ICMP message about an earlier datagram may have caused the error (ip(7), icmp(7)).
+    fn may_be_older(&self, error: &io::Error) -> bool {
+        !self.is_whole
+            && !is_out_of_room(error)
+            && !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EAGAIN | libc::EINTR))
     }
 }
 
@@ -166,63 +153,23 @@ impl Default for Sender {
     }
 }
 
-/// Whether an ICMP message may have caused the error (ip(7), icmp(7)).
-fn may_be_older(error: &io::Error) -> bool {
-    !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINVAL))
+/// Whether the kernel had no memory for a message, or a queue behind it was full.
+fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Writes the control message that chooses the source address; says how long it is.
-fn write_source(control: &mut Control, from: IpAddr) -> usize {
-    match from {
-        IpAddr::V4(ip) => {
-            let address = libc::in_addr { s_addr: ip.to_bits().to_be() };
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: address,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            write_control(control, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
-        }
-        IpAddr::V6(ip) => {
-            let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
-            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
-            write_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
-        }
-    }
-}
-
-/// Writes the control message that chooses the traffic class; says how long it is.
-fn write_class(control: &mut Control, at: usize, v4: bool, class: u8) -> usize {
-    let (level, kind) =
-        if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
-    write_control(control, at, level, kind, libc::c_int::from(class))
-}
-
-/// Writes a control message `at` bytes from the beginning, behind another; says how long it is.
-fn write_control<T>(control: &mut Control, at: usize, level: i32, kind: i32, data: T) -> usize {
-    let length = size_of::<T>() as libc::c_uint;
-    // SAFETY: both are plain arithmetic.
-    let (space, whole) = unsafe { (libc::CMSG_SPACE(length), libc::CMSG_LEN(length)) };
-    let is_inside = at + space as usize <= size_of::<Control>();
-    assert!(is_inside && at.is_multiple_of(align_of::<Control>()), "room for two messages");
-    // SAFETY: `control` is aligned for a header at this place, and has room for it and the data, as
-    // asserted.
-    unsafe {
-        let header: *mut libc::cmsghdr = control.as_mut_ptr().byte_add(at).cast();
-        (*header).cmsg_len = whole as _;
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = kind;
-        libc::CMSG_DATA(header).cast::<T>().write_unaligned(data);
-    }
-    space as usize
+/// Whether the kernel may have refused to cut a train: its way out computes no checksums, or is too
+/// narrow, or the socket forbids it.
+fn may_be_uncut(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{IpAddr, SocketAddr, UdpSocket};
     use std::os::fd::AsFd as _;
 
-    use super::super::bind_relayed;
+    use super::super::{Arena, bind_listener, bind_relayed, set_option};
     use super::*;
 
     #[test]
@@ -265,5 +212,174 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(peer.recv_from(&mut [0; 4]).expect("received").0, 1);
         }
+    }
+
+    /// A relayed port and a listener to send to, of loopback.
+    fn pair() -> (UdpSocket, UdpSocket, SocketAddr) {
+        let socket = bind_relayed(([127, 0, 0, 1], 0).into()).expect("bound");
+        let listener = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("bound");
+        let to = listener.local_addr().expect("address");
+        (socket, listener, to)
+    }
+
+    /// Head and payload of `number`, which tell it from others as far as they are long enough.
+    fn pieces(number: usize, length: usize) -> [Vec<u8>; 2] {
+        let bytes: Vec<u8> = (0..length).map(|at| (number * 31 + at) as u8).collect();
+        let (head, payload) = bytes.split_at(length.min(4));
+        [head.to_vec(), payload.to_vec()]
+    }
+
+    /// Sends datagrams of these lengths and says which were refused.
+    fn send(
+        sender: &mut Sender,
+        socket: &UdpSocket,
+        to: SocketAddr,
+        datagrams: &[[Vec<u8>; 2]],
+    ) -> Vec<usize> {
+        let mut refused = Vec::new();
+        let packets = datagrams.iter().map(|[head, payload]| Outgoing {
+            to,
+            from: None,
+            class: 0,
+            parts: [head, payload, b""],
+        });
+        sender.send(socket.as_fd(), packets, |at, _| refused.push(at));
+        refused
+    }
+
+    /// Takes `count` datagrams: their bytes in order, and how many came in each slot.
+    fn receive(listener: &UdpSocket, count: usize) -> (Vec<Vec<u8>>, Vec<usize>) {
+        let (mut all, mut slots) = (Vec::new(), Vec::new());
+        let mut arena = Arena::new();
+        while all.len() < count {
+            let taken = arena.receive(listener.as_fd()).expect("received");
+            assert!(!taken.is_empty(), "{} of {count} arrived", all.len());
+            for slot in taken {
+                let received = arena.received(slot).expect("datagram");
+                let datagrams = received.datagrams().map(|span| arena.bytes(span).to_vec());
+                let before = all.len();
+                all.extend(datagrams);
+                slots.push(all.len() - before);
+            }
+            arena.clear();
+        }
+        assert!(arena.receive(listener.as_fd()).expect("nothing").is_empty());
+        (all, slots)
+    }
+
+    fn bytes(datagrams: &[[Vec<u8>; 2]]) -> Vec<Vec<u8>> {
+        datagrams.iter().map(|parts| parts.concat()).collect()
+    }
+
+    #[test]
+    fn equal_datagrams_leave_as_one_and_arrive_as_they_were() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let address: SocketAddr = address.parse().expect("address");
+            let socket = bind_relayed(address).expect("bound");
+            let listener = bind_listener(address, false).expect("bound");
+            let to = listener.local_addr().expect("address");
+            let datagrams: Vec<_> = (0..BATCH).map(|number| pieces(number, 700)).collect();
+            assert!(send(&mut Sender::new(), &socket, to, &datagrams).is_empty());
+            let (received, slots) = receive(&listener, BATCH);
+            assert_eq!(received, bytes(&datagrams), "{address}");
+            assert_eq!(slots, [BATCH], "{address}");
+        }
+    }
+
+    #[test]
+    fn trains_end_where_lengths_change() {
+        let (socket, listener, to) = pair();
+        let lengths = [200, 200, 90, 200, 200, 201, 0, 0, 5, 5, 0, 5, 1_453, 1_453, 7, 7, 7, 3];
+        let numbered = lengths.iter().enumerate();
+        let datagrams: Vec<_> = numbered.map(|(number, length)| pieces(number, *length)).collect();
+        assert!(send(&mut Sender::new(), &socket, to, &datagrams).is_empty());
+        let (received, slots) = receive(&listener, lengths.len());
+        assert_eq!(received, bytes(&datagrams));
+        assert_eq!(slots, [3, 2, 1, 1, 1, 2, 1, 1, 1, 1, 4]);
+    }
+
+    #[test]
+    fn trains_end_where_an_ip_packet_is_full() {
+        let (socket, listener, to) = pair();
+        let datagrams: Vec<_> = (0..BATCH).map(|number| pieces(number, 1_400)).collect();
+        assert!(send(&mut Sender::new(), &socket, to, &datagrams).is_empty());
+        let (received, slots) = receive(&listener, BATCH);
+        assert_eq!(received, bytes(&datagrams));
+        assert_eq!(slots, [46, 18]);
+    }
+
+    #[test]
+    fn trains_are_of_one_destination_and_one_class() {
+        let (socket, listener, to) = pair();
+        let other = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("bound");
+        super::super::report_class(listener.as_fd(), true).expect("reported");
+        let ways = [(to, 0), (to, 1), (to, 0xB8), (to, 0xBB), (to, 0)];
+        let other_way = (other.local_addr().expect("address"), 0);
+        let packets = ways.into_iter().chain([other_way; 2]).chain([ways[0]]);
+        let packets =
+            packets.map(|(to, class)| Outgoing { to, from: None, class, parts: [b"x", b"", b""] });
+        Sender::new().send(socket.as_fd(), packets, |at, error| panic!("{at}: {error}"));
+        let mut arena = Arena::new();
+        let slots = arena.receive(listener.as_fd()).expect("received");
+        let received = slots.map(|slot| arena.received(slot).expect("datagram"));
+        let seen: Vec<_> = received.map(|it| (it.class, it.datagrams().count())).collect();
+        assert_eq!(seen, [(0, 2), (0xB8, 2), (0, 1), (0, 1)]);
+        assert_eq!(receive(&other, 2).1, [2]);
+    }
+
+    #[test]
+    fn trains_have_a_source_a_class_and_a_destination() {
+        let both: [(IpAddr, IpAddr); 2] = [
+            ([0, 0, 0, 0].into(), [127, 0, 0, 1].into()),
+            ([0; 16].into(), std::net::Ipv6Addr::LOCALHOST.into()),
+        ];
+        for (any, ip) in both {
+            let socket = bind_listener((any, 0).into(), false).expect("bound");
+            let listener = bind_listener((any, 0).into(), false).expect("bound");
+            super::super::report_class(listener.as_fd(), ip.is_ipv4()).expect("reported");
+            let to = (ip, listener.local_addr().expect("address").port()).into();
+            let packet =
+                |_| Outgoing { to, from: Some(ip), class: 0xB8, parts: [b"he", b"a", b"d"] };
+            let packets = (0..3).map(packet);
+            Sender::new().send(socket.as_fd(), packets, |at, error| panic!("{at}: {error}"));
+            let mut arena = Arena::new();
+            assert_eq!(arena.receive(listener.as_fd()).expect("received"), 0..1);
+            let received = arena.received(0).expect("datagram");
+            assert_eq!((received.from.ip(), received.local), (ip, Some(ip)));
+            assert_eq!(received.class, 0xB8);
+            let datagrams: Vec<_> = received.datagrams().map(|span| arena.bytes(span)).collect();
+            assert_eq!(datagrams, [b"head"; 3]);
+        }
+    }
+
+    #[test]
+    fn refused_train_is_sent_one_by_one() {
+        let (socket, listener, to) = pair();
+        // The kernel cuts no train whose checksums it may not write.
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("set");
+        let datagrams: Vec<_> = (0..5).map(|number| pieces(number, 64 - number / 4)).collect();
+        let mut sender = Sender::new();
+        assert!(send(&mut sender, &socket, to, &datagrams).is_empty());
+        let (received, slots) = receive(&listener, 5);
+        assert_eq!(received, bytes(&datagrams));
+        assert_eq!(slots, [1; 5]);
+        // It is not asked again soon, but not never.
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 0).expect("set");
+        let mut rounds = 0;
+        while {
+            assert!(send(&mut sender, &socket, to, &datagrams).is_empty());
+            rounds += 1;
+            receive(&listener, 5).1 == [1; 5]
+        } {}
+        assert_eq!(rounds, APART_AFTER_REFUSAL.div_ceil(5) + 1);
+    }
+
+    #[test]
+    fn each_datagram_of_a_refused_train_is_named_once() {
+        let socket = bind_relayed(([127, 0, 0, 1], 0).into()).expect("bound");
+        let nowhere = ([192, 0, 2, 1], 9).into();
+        let datagrams: Vec<_> = (0..BATCH + 3).map(|number| pieces(number, 100)).collect();
+        let refused = send(&mut Sender::new(), &socket, nowhere, &datagrams);
+        assert_eq!(refused, (0..BATCH + 3).collect::<Vec<_>>());
     }
 }
