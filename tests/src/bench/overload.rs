@@ -30,6 +30,8 @@ const STORM: f64 = 0.5;
 const FLOOD_RUN: u16 = u16::MAX;
 /// Most packets of a flood in one call.
 const FLOOD_BURST: usize = 8;
+/// Room for what one socket has on its way, in bytes of kernel memory.
+const SEND_BUFFER_LEN: usize = 16 << 20;
 /// An Allocate request for UDP, without credentials (RFC 8656 §7.1).
 const ALLOCATE: [u8; 28] = [
     0, 3, 0, 8, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, // header
@@ -98,6 +100,7 @@ fn flood(socket: std::net::UdpSocket) -> Outcome<Intruder> {
     let mut train = Train::new(Wrap::Channel(CHANNEL), CASE.payload_len, FLOOD_BURST);
     // Nobody reads what comes back: the smallest buffer will do.
     kernel::tune(&socket, train.datagram_len(), 0)?;
+    kernel::widen(&socket, SEND_BUFFER_LEN)?;
     let bytes = train.stamped(FLOOD_RUN, 0).to_vec();
     Ok(Intruder { socket, bytes, count: FLOOD_BURST })
 }
@@ -106,6 +109,7 @@ fn storm(field: &Field) -> Outcome<Intruder> {
     let socket = field.generator.udp((GENERATOR, 0).into())?;
     socket.connect(LISTENER)?;
     kernel::tune(&socket, ALLOCATE.len(), 0)?;
+    kernel::widen(&socket, SEND_BUFFER_LEN)?;
     Ok(Intruder { socket, bytes: ALLOCATE.repeat(FLOOD_BURST), count: FLOOD_BURST })
 }
 
