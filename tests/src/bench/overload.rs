@@ -22,7 +22,7 @@ pub const CASE: Case = Case::new(Way::Channels, 1_100, 8);
 const TOO_MUCH: f64 = 2.0;
 /// What the calls send while somebody else floods, in parts of the highest rate.
 const CALLS: f64 = 0.5;
-/// What that somebody sends. Together it is [`TOO_MUCH`].
+/// What that somebody sends. Together it is `TOO_MUCH`.
 const FLOOD: f64 = TOO_MUCH - CALLS;
 /// Requests of strangers, in parts of the highest rate of packets.
 const STORM: f64 = 0.5;
@@ -41,7 +41,7 @@ const ALLOCATE: [u8; 28] = [
 /// What one relay did.
 #[derive(Clone, Copy, Debug)]
 pub struct Overload {
-    /// Packets sent at [`TOO_MUCH`], in parts of the highest rate: the generator may have been late.
+    /// Packets sent at `TOO_MUCH`, in parts of the highest rate: the generator may have been late.
     pub offered: f64,
     /// Packets carried meanwhile, in parts of the highest rate.
     pub goodput: f64,

@@ -35,7 +35,7 @@ impl Ready {
         self.epoll.add(socket, event).map_err(failed)
     }
 
-    /// Writes into `numbers` which sockets are ready, at most [`EVENTS_MAX`]; does not wait.
+    /// Writes into `numbers` which sockets are ready, at most `EVENTS_MAX`; does not wait.
     ///
     /// # Errors
     /// The kernel refuses.

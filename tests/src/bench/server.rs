@@ -42,7 +42,7 @@ pub struct Setup {
     pub cores: usize,
     /// Serve TLS.
     pub tls: bool,
-    /// Open relayed ports from [`MANY_PORTS_FROM`] on.
+    /// Open relayed ports from `MANY_PORTS_FROM` on.
     pub many_ports: bool,
 }
 

@@ -6,7 +6,7 @@ use super::throughput::Case;
 use crate::process::{installed, ours, version};
 use crate::{Failure, Outcome};
 
-/// Chooses relays by name or path, separated by commas, instead of [`DEFAULT`].
+/// Chooses relays by name or path, separated by commas, instead of all.
 pub const VARIABLE: &str = "RELAY_SUBJECT";
 /// The relays of a run, in the order of their turns.
 const DEFAULT: [Subject; 3] = [Subject::Castling, Subject::Coturn, Subject::TurnCrate];
@@ -28,7 +28,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The relays of a run: [`DEFAULT`], of which a `quick` one does without the last, or those that [`VARIABLE`] names.
+    /// The relays of a run: ours, coturn and, unless it is `quick`, the `turn` crate's; or those that
+    /// [`VARIABLE`] names.
     ///
     /// # Errors
     /// An unknown name, or a program that is not there.
