@@ -57,8 +57,9 @@ e2e: build packages tests/browser/node_modules/.package-lock.json
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 	npm --prefix tests/browser install --no-save --no-audit --no-fund
 
-# Packets per second, CPU and memory against Debian's coturn; figures go to docs/performance.md.
+# Packets per second, CPU and memory against Debian's coturn and the turn crate; figures go to docs/performance.md.
 bench: build packages
+	cargo build --release --locked -p e2e --bins
 	cargo run --release --locked -p e2e --bin bench -- $(ARGS)
 
 # Instructions of the relay's core for each kind of packet; more than 3 % from the committed ones fails.

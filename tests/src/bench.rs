@@ -9,9 +9,10 @@
 //!  its NAPI thread                       their NAPI thread
 //! ```
 //!
-//! [`field`] makes that, [`subject`] starts a relay on it, [`flows`] opens allocations, [`load`]
-//! sends at one rate and counts what is lost, [`search`] finds the highest rate that holds,
-//! [`throughput`] and [`footprint`] measure one subject, [`figures`] sums rounds up for a reader.
+//! [`field`] makes that, [`subject`] says which relays there are, [`server`] starts one, [`flows`]
+//! opens allocations, over [`stream`]s too, [`load`] sends at one rate and counts what is lost,
+//! [`search`] finds the highest rate that holds, [`throughput`], [`footprint`] and [`overload`]
+//! measure one subject, [`figures`] sums rounds up for a reader.
 
 pub mod cpu;
 pub mod field;
@@ -21,8 +22,12 @@ pub mod footprint;
 mod kernel;
 pub mod load;
 pub mod machine;
+pub mod overload;
 pub mod packet;
 pub mod plan;
+pub mod ready;
 pub mod search;
+pub mod server;
+pub mod stream;
 pub mod subject;
 pub mod throughput;

@@ -1,9 +1,10 @@
-//! A synthetic TURN client on a blocking UDP socket.
+//! A synthetic TURN client on a blocking socket: UDP, or whatever else is a [`Link`].
 //!
 //! Its messages are made and read by the `stun` and `turn` crates, which share no code with the
 //! relay. It counts every byte that crosses its socket, so that sums over clients can be compared
 //! with the relay's counters to the byte.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -58,10 +59,38 @@ pub enum Received {
     Indication(SocketAddr, Vec<u8>),
 }
 
+/// What carries a client's messages to one server, and waits.
+pub trait Link {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The socket's.
+    fn send_message(&mut self, message: &[u8], server: SocketAddr) -> io::Result<()>;
+
+    /// Waits for one message.
+    ///
+    /// # Errors
+    /// Nothing came in time, or the socket's.
+    fn receive_message(&mut self) -> io::Result<Vec<u8>>;
+}
+
+impl Link for UdpSocket {
+    fn send_message(&mut self, message: &[u8], server: SocketAddr) -> io::Result<()> {
+        self.send_to(message, server).map(drop)
+    }
+
+    fn receive_message(&mut self) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        let (length, _) = self.recv_from(&mut buffer)?;
+        buffer.truncate(length);
+        Ok(buffer)
+    }
+}
+
 /// One allocation on a TURN server, with the socket it belongs to.
 #[derive(Debug)]
-pub struct Allocation {
-    socket: UdpSocket,
+pub struct Allocation<L = UdpSocket> {
+    socket: L,
     server: SocketAddr,
     credential: Credential,
     realm: String,
@@ -70,12 +99,12 @@ pub struct Allocation {
     tally: Tally,
 }
 
-impl Allocation {
+impl<L: Link> Allocation<L> {
     /// Allocates over `socket`, answering the server's challenge (RFC 8489 §9.2, RFC 8656 §7).
     ///
     /// # Errors
     /// No answer, or a refusal: the text has the error code.
-    pub fn open(socket: UdpSocket, server: SocketAddr, credential: Credential) -> Outcome<Self> {
+    pub fn open(socket: L, server: SocketAddr, credential: Credential) -> Outcome<Self> {
         let mut client = Self {
             socket,
             server,
@@ -100,6 +129,17 @@ impl Allocation {
     #[must_use]
     pub fn relayed(&self) -> SocketAddr {
         self.relayed
+    }
+
+    /// The socket, to look at.
+    #[must_use]
+    pub fn link(&self) -> &L {
+        &self.socket
+    }
+
+    /// The socket, to send on without asking the client.
+    pub fn link_mut(&mut self) -> &mut L {
+        &mut self.socket
     }
 
     /// What crossed the socket so far.
@@ -212,20 +252,18 @@ impl Allocation {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Outcome<()> {
-        self.socket.send_to(bytes, self.server)?;
+        self.socket.send_message(bytes, self.server)?;
         self.tally.sent.add(bytes.len());
         Ok(())
     }
 
     fn receive_datagram(&mut self) -> Outcome<Vec<u8>> {
-        let mut buffer = vec![0; DATAGRAM_MAX];
-        let (length, _) = self
+        let message = self
             .socket
-            .recv_from(&mut buffer)
+            .receive_message()
             .map_err(|error| Failure::new(format!("nothing from {}: {error}", self.server)))?;
-        self.tally.received.add(length);
-        buffer.truncate(length);
-        Ok(buffer)
+        self.tally.received.add(message.len());
+        Ok(message)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use e2e::bench::cpu;
-use e2e::bench::footprint::raise_descriptor_limit;
+use e2e::bench::cpu::raise_descriptor_limit;
 use e2e::flood::{self, Kind, Replies, Sources};
 use e2e::lab::{Lab, Network, SERVER};
 use e2e::report::{Table, say, skip};

@@ -1,7 +1,9 @@
 //! Where threads run, and what they used.
 
+use std::ops::Range;
 use std::process::Command;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::gettid;
 
 use crate::namespace::run;
@@ -29,11 +31,12 @@ pub fn pin(thread: u32, core: usize, realtime: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// The beginning of a command line whose rest then runs pinned as by [`pin`].
+/// The beginning of a command line whose rest then runs pinned as by [`pin`], to one core or more.
 #[must_use]
-pub fn pinned(core: usize, realtime: bool) -> Vec<String> {
-    let core = core.to_string();
-    let mut words = vec!["taskset", "-c", &core];
+pub fn pinned(cores: Range<usize>, realtime: bool) -> Vec<String> {
+    let cores: Vec<_> = cores.map(|core| core.to_string()).collect();
+    let cores = cores.join(",");
+    let mut words = vec!["taskset", "-c", &cores];
     if realtime {
         words.extend(["chrt", "--rr", PRIORITY]);
     }
@@ -61,6 +64,18 @@ pub fn be_elsewhere() {
 #[must_use]
 pub fn realtime_allowed() -> bool {
     run(Command::new("chrt").args(["--rr", PRIORITY, "true"]), "").is_ok()
+}
+
+/// Allows this process, and with it the relays that it starts, as many descriptors as its hard limit
+/// says; says how many.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_descriptor_limit() -> Outcome<usize> {
+    let failed = |error| Failure::new(format!("descriptors: {error}"));
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
+    Ok(usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
 /// Time that all threads of a process have spent on a core, in nanoseconds.

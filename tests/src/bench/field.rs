@@ -83,6 +83,8 @@ impl Field {
             generator.name()
         ))?;
         self.relay_napi = plug(relay, &ours, RELAY, RELAY_CORE, self.realtime)?;
+        // Two sockets for each of 20,000 allocations.
+        generator.sysctl(&["net.ipv4.ip_local_port_range=1024 65535"])?;
         let napi = plug(generator, &theirs, GENERATOR, GENERATOR_CORE, self.realtime)?;
         if self.relay_napi.is_empty() || napi.is_empty() {
             say("no NAPI threads: receiving for the relay counts for the generator's core");

@@ -1,6 +1,7 @@
 //! From rounds to tables: medians, spreads and ratios.
 
 use super::footprint::Footprint;
+use super::overload::Overload;
 use super::subject::Subject;
 use super::throughput::{Case, FIXED_RATES, Throughput};
 
@@ -11,10 +12,12 @@ pub struct Figures {
     pub throughput: Vec<(Case, Subject, Throughput)>,
     /// Each relay, once a round.
     pub footprint: Vec<(Subject, Footprint)>,
+    /// Each relay, once a round.
+    pub overload: Vec<(Subject, Overload)>,
 }
 
 impl Figures {
-    /// Two tables in Markdown, which are as good to read on a terminal.
+    /// Tables in Markdown of what was measured, which are as good to read on a terminal.
     #[must_use]
     pub fn tables(&self, subjects: &[Subject]) -> String {
         let mut parts = Vec::new();
@@ -23,6 +26,9 @@ impl Figures {
         }
         if !self.footprint.is_empty() {
             parts.push(self.footprint_table(subjects));
+        }
+        if !self.overload.is_empty() {
+            parts.push(self.overload_table(subjects));
         }
         parts.join("\n")
     }
@@ -39,7 +45,7 @@ impl Figures {
         let mut headings =
             vec!["case", "relay", "1,000 packets/s", "castling is faster by", "µs at maximum"];
         headings.extend(fixed.iter().map(String::as_str));
-        headings.push("castling uses less by");
+        headings.extend(["castling uses less by", "MB"]);
         let mut table = Markdown::new(&headings);
         let mut cases: Vec<Case> = Vec::new();
         for (case, _, _) in &self.throughput {
@@ -63,8 +69,12 @@ impl Figures {
                 let rate = format!("{}{}", if limit { "≥ " } else { "" }, rates.show(0));
                 let faster = Series::ratios(&ours, &theirs, |figure| Some(figure.rate));
                 let highest = Series::of(&theirs, |figure| Some(figure.cpu_ns / 1_000.0));
-                let mut row =
-                    vec![case.name(), subject.name(), rate, times(*subject, &faster, limit)];
+                let mut row = vec![
+                    case.name(),
+                    subject.name().to_owned(),
+                    rate,
+                    times(*subject, &faster, limit),
+                ];
                 row.push(highest.show(2));
                 for at in 0..FIXED_RATES.len() {
                     let fixed = |figure: &Throughput| Some(figure.cpu_ns_fixed[at]? / 1_000.0);
@@ -74,6 +84,7 @@ impl Figures {
                     figure.cpu_ns_fixed.last().copied().flatten()
                 });
                 row.push(times(*subject, &less, false));
+                row.push(Series::of(&theirs, |figure| Some(figure.resident as f64 / 1e6)).show(1));
                 table.row(&row);
             }
         }
@@ -114,7 +125,7 @@ impl Figures {
             };
             let faster = Series::ratios(&ours, &theirs, |figure| Some(figure.per_second));
             table.row(&[
-                subject.name(),
+                subject.name().to_owned(),
                 show(1, |figure| figure.idle as f64 / 1e6),
                 show(1, |figure| figure.loaded as f64 / 1e6),
                 show(2, |figure| figure.per_allocation() / 1e3),
@@ -124,6 +135,35 @@ impl Figures {
                 show(0, |figure| figure.cpu_ns / 1e3),
                 less(|figure| figure.cpu_ns),
             ]);
+        }
+        table.text
+    }
+
+    fn overload_table(&self, subjects: &[Subject]) -> String {
+        let mut table = Markdown::new(&[
+            "relay",
+            "offered, % of maximum",
+            "carried, % of maximum",
+            "flood, % of maximum",
+            "calls beside it, %",
+            "calls beside strangers, %",
+        ]);
+        for subject in subjects {
+            let mine = self.overload.iter().filter(|(s, _)| s == subject);
+            let mine: Vec<_> = mine.map(|(_, figure)| *figure).collect();
+            let show = |value: fn(&Overload) -> f64| {
+                Series::of(&mine, |figure| Some(value(figure) * 100.0)).show(0)
+            };
+            if !mine.is_empty() {
+                table.row(&[
+                    subject.name().to_owned(),
+                    show(|figure| figure.offered),
+                    show(|figure| figure.goodput),
+                    show(|figure| figure.flood),
+                    show(|figure| figure.beside_flood),
+                    show(|figure| figure.beside_storm),
+                ]);
+            }
         }
         table.text
     }
@@ -197,8 +237,6 @@ mod tests {
     use super::super::flows::Way;
     use super::*;
 
-    const COTURN: Subject = Subject::Coturn { threads: 1 };
-
     #[test]
     fn series_show_median_and_spread() {
         let series = |values: &[f64]| Series::of(values, |value| Some(*value)).show(1);
@@ -209,21 +247,40 @@ mod tests {
     }
 
     #[test]
+    fn overload_is_shown_in_percent() {
+        let found = |goodput| Overload {
+            offered: 1.96,
+            goodput,
+            flood: 1.5,
+            beside_flood: 0.5,
+            beside_storm: 1.0,
+        };
+        let overload = [0.9, 0.98].map(|goodput| (Subject::Coturn, found(goodput))).to_vec();
+        let figures = Figures { overload, ..Figures::default() };
+        let row =
+            "| coturn | 196 (196–196) | 94 (90–98) | 150 (150–150) | 50 (50–50) | 100 (100–100) |";
+        let tables = figures.tables(&[Subject::Castling, Subject::Coturn]);
+        assert!(tables.contains(row), "{tables}");
+        assert!(!tables.contains("castling"), "{tables}");
+    }
+
+    #[test]
     fn ratios_compare_round_by_round() {
         let figure = |rate| Throughput {
             rate,
             generator_limit: false,
             cpu_ns: 2_000.0,
             cpu_ns_fixed: [Some(1e9 / rate), None],
+            resident: 5_000_000,
         };
-        let case = Case { way: Way::Channels, payload_len: 100, burst: 8 };
+        let case = Case::new(Way::Channels, 100, 8);
         let mut figures = Figures::default();
         for (ours, theirs) in [(300e3, 200e3), (200e3, 100e3), (100e3, 100e3)] {
             figures.throughput.push((case, Subject::Castling, figure(ours)));
-            figures.throughput.push((case, COTURN, figure(theirs)));
+            figures.throughput.push((case, Subject::Coturn, figure(theirs)));
         }
-        assert_eq!(figures.last_rate(case, COTURN), Some(100e3));
-        let tables = figures.tables(&[Subject::Castling, COTURN]);
+        assert_eq!(figures.last_rate(case, Subject::Coturn), Some(100e3));
+        let tables = figures.tables(&[Subject::Castling, Subject::Coturn]);
         assert!(tables.contains("| 200 (100–300) |  | 2.00 (2.00–2.00) |"), "{tables}");
         assert!(tables.contains("| 100 (100–200) | 1.50 (1.00–2.00) × |"), "{tables}");
     }

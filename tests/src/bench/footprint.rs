@@ -1,21 +1,17 @@
 //! How much memory a relay takes, and how fast it makes allocations.
 
-use std::process::Command;
 use std::time::Instant;
 
 use super::cpu;
 use super::field::{Field, GENERATOR};
-use super::flows::CHANNEL;
+use super::flows::{self, CHANNEL};
 use super::plan::check_interrupt;
-use super::subject::{LISTENER, Relay, Subject, credential};
+use super::server::{LISTENER, Relay, Setup};
+use super::subject::Subject;
 use crate::Outcome;
-use crate::namespace::run;
-use crate::turn_client::Allocation;
 
 /// Allocations that are open at the end, with a channel each.
 pub const ALLOCATIONS: usize = 5_000;
-/// Descriptors that the generator and, by inheritance, the relays may open.
-const DESCRIPTORS: u32 = 16_384;
 
 /// What one relay took.
 #[derive(Clone, Copy, Debug)]
@@ -39,34 +35,23 @@ impl Footprint {
     }
 }
 
-/// Allows this process, and with it its relays, enough descriptors.
-///
-/// # Errors
-/// The hard limit is lower and may not be raised.
-pub fn raise_descriptor_limit() -> Outcome<()> {
-    let own = std::process::id().to_string();
-    let limit = format!("--nofile={DESCRIPTORS}:");
-    run(Command::new("prlimit").args(["--pid", &own, &limit]), "").map(drop)
-}
-
 /// Measures `subject`.
 ///
 /// # Errors
 /// The relay refuses an allocation or fails.
 pub fn measure(field: &Field, subject: Subject) -> Outcome<Footprint> {
-    let relay = Relay::start(field, subject)?;
+    let relay = Relay::start(field, subject, Setup::PLAIN)?;
     let idle = cpu::resident(relay.id())?;
     let sockets: Vec<_> = (0..ALLOCATIONS)
         .map(|_| field.generator.udp((GENERATOR, 0).into()))
         .collect::<Outcome<_>>()?;
-    let credential = credential();
     let (allocations, time, used) = field.generate(|| {
         let before = cpu::used_ns(relay.id())?;
         let start = Instant::now();
         let mut allocations = Vec::with_capacity(ALLOCATIONS);
         for (socket, port) in sockets.into_iter().zip(10_000..) {
             check_interrupt()?;
-            let mut allocation = Allocation::open(socket, LISTENER.into(), credential.clone())?;
+            let mut allocation = flows::open(socket, LISTENER)?;
             allocation.bind(CHANNEL, (GENERATOR, port).into())?;
             allocations.push(allocation);
         }

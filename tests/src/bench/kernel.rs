@@ -30,6 +30,15 @@ pub fn tune(socket: &UdpSocket, datagram_len: usize, buffer_len: usize) -> io::R
     set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer_len)
 }
 
+/// Lets a socket have `buffer_len` bytes of kernel memory on their way, beyond the host's limit, so
+/// that it alone can send more than a relay takes.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn widen(socket: &UdpSocket, buffer_len: usize) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, buffer_len)
+}
+
 fn set(socket: &UdpSocket, level: i32, option: i32, value: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(value).map_err(io::Error::other)?;
     let length = size_of_val(&value) as libc::socklen_t;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::flows::{Flow, Flows};
-use super::kernel::{self, Receiver};
+use super::flows::Flows;
+use super::kernel::Receiver;
 use crate::Outcome;
 
 /// Slices of send time in which loss is counted.
@@ -16,6 +16,9 @@ const LOOK: Duration = Duration::from_micros(200);
 const SENDS_MAX: u64 = 64;
 /// A generator that is further behind than this gives up what it missed instead of flooding.
 const LAG_MAX: Duration = Duration::from_millis(2);
+/// Windows after which a packet comes too late, so that buffers of streams hide no loss: nobody
+/// waits a tenth of a second for a word.
+const LATE_WINDOWS: usize = 5;
 /// How long packets may still arrive after the last was sent.
 const DRAIN: Duration = Duration::from_millis(30);
 
@@ -36,6 +39,8 @@ pub struct Load {
     pub rate: f64,
     /// Packets that leave one socket together, as the flows were opened for.
     pub burst: usize,
+    /// Packets per second of the intruder, if the flows have one.
+    pub intruder_rate: f64,
     /// How long.
     pub duration: Duration,
 }
@@ -45,6 +50,8 @@ pub struct Load {
 pub struct Echo {
     windows: Vec<Window>,
     wanted: u64,
+    /// Packets that the intruder sent meanwhile.
+    pub intruded: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +71,16 @@ impl Echo {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.windows.iter().map(|window| u64::from(window.received)).sum()
+    }
+
+    /// Part of the packets sent that came back, of those windows that count.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        let add = |(sent, received), window: Window| {
+            (sent + u64::from(window.sent), received + u64::from(window.received))
+        };
+        let (sent, received) = self.counted().fold((0, 0), add);
+        received as f64 / sent.max(1) as f64
     }
 
     /// Whether the relay kept up.
@@ -100,11 +117,13 @@ impl Window {
 pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
     let windows = load.duration.as_nanos().div_ceil(WINDOW.as_nanos());
     let windows = usize::try_from(windows).expect("runs are short");
-    let mut echo = Echo { windows: vec![Window::default(); windows], wanted: 0 };
+    let mut echo = Echo { windows: vec![Window::default(); windows], ..Echo::default() };
     let mut receiver = Receiver::new();
     let burst = u64::try_from(load.burst).expect("bursts are small");
-    let lag_max = packets(load.rate, LAG_MAX) + burst;
-    let (mut done, mut missed, mut next) = (0, 0, 0);
+    let mut pacer = Pacer::new(load.rate, burst);
+    let crowd = flows.intruder.as_ref().map_or(1, |intruder| intruder.count as u64);
+    let mut intruder_pacer = Pacer::new(load.intruder_rate, crowd);
+    let mut next = 0;
     let mut looked = Duration::ZERO;
     let start = Instant::now();
     loop {
@@ -113,21 +132,21 @@ pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
         if at >= windows {
             break;
         }
-        let due = packets(load.rate, elapsed).saturating_sub(missed);
-        if due > done + lag_max {
-            missed += due - done - lag_max;
-        }
-        let mut budget = SENDS_MAX.min((due - done.min(due)) / burst * burst);
-        while budget > 0 {
-            send(&mut flows.list[next], run, at)?;
+        let window = u32::try_from(at).expect("runs are short");
+        for _ in 0..pacer.bursts(elapsed) {
+            flows.list[next].send(run, window)?;
             next = (next + 1) % flows.list.len();
-            done += burst;
             echo.windows[at].sent += u32::try_from(burst).expect("bursts are small");
-            budget = budget.saturating_sub(burst);
+        }
+        if let Some(intruder) = &flows.intruder {
+            for _ in 0..intruder_pacer.bursts(elapsed) {
+                intruder.socket.send(&intruder.bytes)?;
+                echo.intruded += crowd;
+            }
         }
         if elapsed >= looked + LOOK {
             looked = elapsed;
-            receive(flows, &mut receiver, run, &mut echo)?;
+            receive(flows, &mut receiver, run, &mut echo, start)?;
         }
         // The kernel's receiving thread has the same priority on the same core.
         std::thread::yield_now();
@@ -135,33 +154,55 @@ pub fn run(flows: &mut Flows, load: Load, run: u16) -> Outcome<Echo> {
     echo.wanted = packets(load.rate, load.duration);
     let end = Instant::now();
     while echo.received() < echo.sent() && end.elapsed() < DRAIN {
-        receive(flows, &mut receiver, run, &mut echo)?;
+        receive(flows, &mut receiver, run, &mut echo, start)?;
         std::thread::yield_now();
     }
     Ok(echo)
 }
 
-fn send(flow: &mut Flow, run: u16, window: usize) -> Outcome<()> {
-    let window = u32::try_from(window).expect("runs are short");
-    // One call for a whole burst: the kernel cuts it up before the wire.
-    flow.socket.send(flow.train.stamped(run, window))?;
-    Ok(())
+fn receive(
+    flows: &mut Flows,
+    receiver: &mut Receiver,
+    run: u16,
+    echo: &mut Echo,
+    start: Instant,
+) -> Outcome<()> {
+    let now = window_at(start.elapsed());
+    flows.receive(receiver, |datagram| {
+        let window = super::packet::window(datagram, run);
+        let window = window.and_then(|at| usize::try_from(at).ok());
+        let in_time = window.filter(|at| now <= at + LATE_WINDOWS);
+        if let Some(window) = in_time.and_then(|at| echo.windows.get_mut(at)) {
+            window.received += 1;
+        }
+    })
 }
 
-fn receive(flows: &Flows, receiver: &mut Receiver, run: u16, echo: &mut Echo) -> Outcome<()> {
-    for flow in &flows.list {
-        let mut count = kernel::BATCH;
-        while count == kernel::BATCH {
-            count = receiver.receive(&flow.socket, |datagram| {
-                let window = super::packet::window(datagram, run);
-                let window = window.and_then(|at| usize::try_from(at).ok());
-                if let Some(window) = window.and_then(|at| echo.windows.get_mut(at)) {
-                    window.received += 1;
-                }
-            })?;
-        }
+/// Says how much is to be sent by now.
+struct Pacer {
+    rate: f64,
+    burst: u64,
+    done: u64,
+    /// What was given up, because the generator was too far behind.
+    missed: u64,
+}
+
+impl Pacer {
+    fn new(rate: f64, burst: u64) -> Self {
+        Self { rate, burst, done: 0, missed: 0 }
     }
-    Ok(())
+
+    /// Whole bursts that are due after `elapsed`, at most [`SENDS_MAX`] packets or one burst; they
+    /// count as sent.
+    fn bursts(&mut self, elapsed: Duration) -> u64 {
+        let lag_max = packets(self.rate, LAG_MAX) + self.burst;
+        let due = packets(self.rate, elapsed).saturating_sub(self.missed);
+        let behind = due.saturating_sub(self.done);
+        self.missed += behind.saturating_sub(lag_max);
+        let bursts = behind.min(lag_max).min(SENDS_MAX.max(self.burst)) / self.burst;
+        self.done += bursts * self.burst;
+        bursts
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
@@ -181,7 +222,7 @@ mod tests {
         let warm_up = [Window { sent: 1, received: 0 }; WARM_UP_WINDOWS];
         let windows =
             losses.into_iter().map(|lost| Window { sent: 10_000, received: 10_000 - lost });
-        Echo { windows: warm_up.into_iter().chain(windows).collect(), wanted: 100_000 }
+        Echo { windows: warm_up.into_iter().chain(windows).collect(), wanted: 100_000, intruded: 0 }
     }
 
     #[test]
@@ -196,6 +237,24 @@ mod tests {
         assert!(!echo([6; 20]).holds(), "the median");
         assert!(!echo([0, 0, 0, 0, 0, 0, 0, 11, 11, 11]).holds(), "the 80th percentile");
         assert!(!echo([]).holds(), "nothing was measured");
+    }
+
+    #[test]
+    fn a_share_is_of_what_counts() {
+        assert!((echo([5_000, 0]).share() - 0.75).abs() < 1e-9);
+        assert!(echo([]).share().abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pacer_keeps_its_rate_and_gives_up_what_it_missed() {
+        let mut pacer = Pacer::new(10_000.0, 8);
+        let sent: u64 = (1..=1_000).map(|ms| 8 * pacer.bursts(Duration::from_millis(ms))).sum();
+        assert_eq!(sent, 10_000);
+        // Two milliseconds' worth and a burst are caught up, the other ten seconds are not.
+        let late = Duration::from_secs(11);
+        let caught_up: u64 = (0..100).map(|_| 8 * pacer.bursts(late)).sum();
+        assert_eq!(caught_up, 24);
+        assert_eq!(Pacer::new(0.0, 8).bursts(late), 0);
     }
 
     #[test]

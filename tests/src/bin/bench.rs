@@ -1,4 +1,4 @@
-//! `bench`: the relay beside coturn, in alternating runs. `make bench` runs it.
+//! `bench`: the relay beside others, in alternating runs. `make bench` runs it.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use e2e::bench::field::Field;
 use e2e::bench::figures::Figures;
 use e2e::bench::plan::{Plan, USAGE, catch_interrupts};
 use e2e::bench::subject::Subject;
-use e2e::bench::{footprint, machine, throughput};
+use e2e::bench::{cpu, footprint, machine, overload, throughput};
 use e2e::document::Document;
 use e2e::report::say;
 
@@ -29,11 +29,12 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: &Plan) -> Outcome<()> {
-    let subjects = Subject::chosen(plan.one_thread)?;
+    let subjects = Subject::chosen(plan.quick)?;
+    let descriptors = cpu::raise_descriptor_limit()?;
+    let plan = &plan.clone().within(descriptors);
     let machine = machine::describe(&subjects)?;
     let document = plan.write.then(|| Document::open("performance.md")).transpose()?;
     catch_interrupts()?;
-    footprint::raise_descriptor_limit()?;
     let field = Field::build(plan.realtime)?;
     say(&machine);
     let (figures, rounds) = measure(plan, &field, &subjects)?;
@@ -55,7 +56,7 @@ fn measure(plan: &Plan, field: &Field, subjects: &[Subject]) -> Outcome<(Figures
     let start = Instant::now();
     for round in 1..=plan.rounds {
         for case in &plan.cases {
-            for subject in subjects {
+            for subject in subjects.iter().filter(|subject| subject.takes(*case)) {
                 let near = figures.last_rate(*case, *subject);
                 let found = throughput::measure(field, *subject, *case, plan.probe, near)?;
                 say(&format!(
@@ -78,6 +79,21 @@ fn measure(plan: &Plan, field: &Field, subjects: &[Subject]) -> Outcome<(Figures
                 found.per_second
             ));
             figures.footprint.push((*subject, found));
+        }
+        for subject in subjects.iter().filter(|_| plan.overload) {
+            let near = figures.last_rate(overload::CASE, *subject);
+            let found = overload::measure(field, *subject, plan.probe, near)?;
+            say(&format!(
+                "round {round}: {}: of {:.2} times its maximum it carries {:.2}; calls get {:.2} \
+                 beside a flood of {:.2}, {:.2} beside strangers",
+                subject.name(),
+                found.offered,
+                found.goodput,
+                found.beside_flood,
+                found.flood,
+                found.beside_storm
+            ));
+            figures.overload.push((*subject, found));
         }
         let rounds = u32::try_from(round).expect("rounds are few");
         let next_end = start.elapsed() + start.elapsed() / rounds;
