@@ -45,8 +45,7 @@ impl Relay {
                 upward.forward(now, rate, allocation, &mut self.counters.traffic)
             }
             Err(reason) => {
-                allocation.carried.from_client.add(payload.len());
-                allocation.carried.to_peers_dropped.add(payload.len());
+                allocation.carried.refused_from_client(payload.len());
                 self.refuse(reason)
             }
         }
@@ -81,8 +80,7 @@ impl Relay {
                 upward.forward(now, rate, allocation, &mut self.counters.traffic)
             }
             Err(reason) => {
-                allocation.carried.from_client.add(payload.len());
-                allocation.carried.to_peers_dropped.add(payload.len());
+                allocation.carried.refused_from_client(payload.len());
                 self.refuse(reason)
             }
         }

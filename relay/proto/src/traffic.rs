@@ -119,6 +119,12 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// A payload came from the client and goes nowhere.
+    pub(crate) fn refused_from_client(&mut self, bytes: usize) {
+        self.from_client.add(bytes);
+        self.to_peers_dropped.add(bytes);
+    }
+
     /// Whether every packet went somewhere: sent on, or dropped with a reason.
     #[must_use]
     pub fn is_conserved(&self) -> bool {

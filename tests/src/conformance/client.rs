@@ -130,10 +130,7 @@ impl Client {
     /// There is no challenge.
     pub fn login(&mut self) -> Outcome<Reply> {
         let answer = self.ask(&Draft::allocate())?;
-        let challenge = answer.reply().filter(|reply| reply.code() == Some(401));
-        let challenge = challenge.ok_or_else(|| Failure::new(format!("no challenge: {answer}")))?;
-        self.session.learn(challenge);
-        Ok(challenge.clone())
+        self.session.challenged(&answer)
     }
 
     /// Opens an allocation for UDP and IPv4.
@@ -244,6 +241,17 @@ impl Client {
 }
 
 impl Session {
+    /// Takes realm and nonce from an answer that must be a challenge.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn challenged(&mut self, answer: &Answer) -> Outcome<Reply> {
+        let challenge = answer.reply().filter(|reply| reply.code() == Some(401));
+        let challenge = challenge.ok_or_else(|| Failure::new(format!("no challenge: {answer}")))?;
+        self.learn(challenge);
+        Ok(challenge.clone())
+    }
+
     /// Takes realm and nonce from a challenge.
     pub fn learn(&mut self, challenge: &Reply) {
         if let Some(realm) = challenge.attribute(attr::REALM) {

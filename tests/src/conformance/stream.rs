@@ -160,10 +160,7 @@ impl Stream {
     /// There is no challenge.
     pub fn login(&mut self) -> Outcome<Reply> {
         let answer = self.ask(&Draft::allocate())?;
-        let challenge = answer.reply().filter(|reply| reply.code() == Some(401));
-        let challenge = challenge.ok_or_else(|| Failure::new(format!("no challenge: {answer}")))?;
-        self.session.learn(challenge);
-        Ok(challenge.clone())
+        self.session.challenged(&answer)
     }
 
     /// Opens an allocation for UDP and IPv4; its relayed address.
